@@ -1,0 +1,63 @@
+"""NumPy: the namespace that kernels see, and the few kernels that NumPy does better another way."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import numpy as xp
+from nnx.backend import Backend
+from nnx.errors import DtypeError
+
+from . import optim  # noqa: F401 - it registers its kernels in `overrides`
+from .kernels import overrides
+
+__all__ = ["NumpyBackend"]
+
+
+_dtype_name = functools.cache(str)  # NumPy takes 3 us to spell one
+
+
+class NumpyBackend(Backend):
+    """Arrays are `numpy.ndarray`; results of 0-d operations are arrays, not NumPy scalars."""
+
+    name = "numpy"
+    on_host = True
+    xp = xp
+    kernels = overrides
+
+    def owns(self, array: object) -> bool:
+        return isinstance(array, np.ndarray)
+
+    def asarray(self, data: Any, dtype: str | None = None) -> np.ndarray[Any, Any]:
+        if not isinstance(data, (np.ndarray, np.generic)) and hasattr(data, "__dlpack__"):
+            data = np.from_dlpack(data)
+        array = np.asarray(data, dtype=dtype)
+        if array.dtype.kind not in "iufb":
+            raise DtypeError(f"numpy: dtype {array.dtype} is not supported; give numbers or bools")
+        return array
+
+    def to_numpy(self, array: Any) -> np.ndarray[Any, Any]:
+        return np.asarray(array)
+
+    def copy(self, array: Any) -> np.ndarray[Any, Any]:
+        return np.array(array)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+        return np.zeros(shape, dtype)
+
+    def result(self, y: Any) -> Any:
+        return np.asarray(y) if isinstance(y, np.generic) else y
+
+    def dtype_name(self, array: Any) -> str:
+        return _dtype_name(array.dtype)
+
+    def describe(self) -> dict[str, str]:
+        from threadpoolctl import threadpool_info
+
+        pools = [p for p in threadpool_info() if p["user_api"] == "blas"]
+        blas = ", ".join(
+            f"{p['internal_api']} {p['version']} ({p['num_threads']} threads)" for p in pools
+        )
+        return {"numpy": np.__version__, "blas": blas or "unknown"}

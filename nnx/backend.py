@@ -1,0 +1,325 @@
+"""Which array library computes: the Backend contract, the registry of plugins, the current one.
+
+Creation follows the current backend; computation follows the arrays.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import (
+    BackendError,
+    DtypeError,
+    MixedBackendsError,
+    NnxError,
+    StateError,
+)
+
+if TYPE_CHECKING:
+    from .plugins import BackendInfo
+
+API_VERSION = 1
+Array = Any  # an array of any backend
+NUMBERS = frozenset((int, float, bool))
+
+
+class Backend:
+    """An array library as nnx uses it. A plugin subclasses this; see backends/README.md.
+
+    name      what `set_backend` takes
+    xp        a namespace with the functions of the Array API standard (2024.12)
+    kernels   overrides of ops: {op: kernels}, made with `nnx.override.Overrides`
+    parent    name of the backend whose arrays and kernels this one shares, or None
+    on_host   True where reading a value costs no device synchronisation
+    """
+
+    api_version: int = API_VERSION
+    name: str = ""
+    parent: str | None = None
+    on_host: bool = False
+    xp: Any = None
+    kernels: Mapping[Any, Any] = MappingProxyType({})
+
+    def __init__(self, device: str | None = None) -> None:
+        if device is not None:
+            raise BackendError(
+                f"the backend {self.name!r} has no device {device!r}; "
+                f"call nnx.set_backend({self.name!r})"
+            )
+
+    def owns(self, array: object) -> bool:
+        """Whether `array` is one of this backend's arrays, on its device."""
+        raise NotImplementedError
+
+    def sibling(self, array: object) -> str | None:
+        """The name of this package's backend for the device `array` is on, if that is another."""
+        return None
+
+    def asarray(self, data: Any, dtype: str | None = None) -> Array:
+        """An array of this backend from its own, a NumPy or a DLPack array, or nested lists.
+
+        Shares memory where it can. `dtype` is a name: "float32", "int64", ...
+        """
+        raise NotImplementedError
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """The values as a NumPy array (on the host; may share memory)."""
+        raise NotImplementedError
+
+    def write(self, target: Array, value: Array) -> Array:
+        """Write `value` into `target` and return the array that now holds it.
+
+        A library whose arrays cannot change returns a new one; callers keep what is returned.
+        """
+        target[...] = value
+        return target
+
+    def copy(self, array: Array) -> Array:
+        """A copy in memory of its own."""
+        return self.xp.asarray(array, copy=True)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        return self.xp.zeros(shape, dtype=dtype)
+
+    def result(self, y: Array) -> Array:
+        """A kernel's result as an array: libraries that return scalars for 0-d wrap them here."""
+        return y
+
+    def call(self, kernel: Any, args: Any, attrs: Mapping[str, Any]) -> Any:
+        """Run a kernel on this backend's arrays."""
+        return kernel(self.xp, *args, **attrs)
+
+    def dtype_name(self, array: Array) -> str:
+        """The array's dtype as the standard spells it: "float32", "int64", "bool"."""
+        return str(array.dtype).rpartition(".")[2]
+
+    def uniform(self, shape: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> Array:
+        """Random numbers in [0, 1), drawn on the host so that every backend has the same ones."""
+        return self.xp.astype(self.asarray(rng.random(shape, dtype=np.float32)), dtype)
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished."""
+
+    def free_memory(self) -> None:
+        """Give cached device memory back."""
+
+    def describe(self) -> dict[str, str]:
+        """What a bug report needs: versions, device."""
+        return {}
+
+    def __repr__(self) -> str:
+        return f"<nnx backend {self.name!r}>"
+
+
+_loaded: dict[str, Backend] = {}
+_lock = threading.RLock()
+_default: Backend | None = None
+_scoped: ContextVar[Backend | None] = ContextVar("nnx_backend", default=None)
+
+
+def load_backend(name: str) -> Backend:
+    """The backend of that name, imported and made on first use; `"cupy:1"` names a device."""
+    backend = _loaded.get(name)
+    if backend is not None:
+        return backend
+    from . import plugins
+
+    with _lock:
+        if name not in _loaded:
+            made = plugins.make(*name.partition(":")[::2])
+            if made.parent is not None:
+                load_backend(made.parent)
+            _loaded[name] = _loaded.setdefault(made.name, made)
+        return _loaded[name]
+
+
+def set_backend(name: str) -> Backend:
+    """Make `name` the backend of the whole process: new threads and notebook cells see it.
+
+    Raises UnknownBackendError, BackendPackageError or DeviceError (the previous backend stays),
+    and StateError inside `with use_backend(...)`.
+    """
+    global _default
+    scoped = _scoped.get()
+    if scoped is not None:
+        raise StateError(
+            f"set_backend({name!r}) inside `with use_backend({scoped.name!r})`: it would change "
+            f"other threads and not this block; leave the block first, or use "
+            f"`with nnx.use_backend({name!r})`"
+        )
+    backend = load_backend(name)
+    with _lock:
+        _default = backend
+    return backend
+
+
+def get_backend() -> Backend:
+    """The current backend: of the innermost `use_backend` block, else of the process."""
+    scoped = _scoped.get()
+    if scoped is not None:
+        return scoped
+    return _default or _first_default()
+
+
+def _first_default() -> Backend:
+    global _default
+    numpy = load_backend("numpy")
+    with _lock:  # another thread may be in the middle of set_backend
+        _default = _default or numpy
+        return _default
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[Backend]:
+    """`with use_backend("cupy"):` this block's backend, in this thread (or task) only."""
+    backend = load_backend(name)
+    token = _scoped.set(backend)
+    try:
+        yield backend
+    finally:
+        _scoped.reset(token)
+
+
+def backends() -> dict[str, BackendInfo]:
+    """All installed backends by name, each with `.available` and, if not, its `.reason`."""
+    from . import plugins
+
+    return {name: plugins.info(name) for name in plugins.names()}
+
+
+def backend_of(array: object) -> Backend:
+    """The backend that computes on `array`: the current one if it owns it, else its owner's root.
+
+    Raises DtypeError if no backend knows such arrays.
+    """
+    current = get_backend()
+    if current.owns(array):
+        return current
+    return _owner(array) or _owner_among_plugins(array)
+
+
+def _owner(array: object) -> Backend | None:
+    for backend in tuple(_loaded.values()):
+        if backend.owns(array):
+            while backend.parent is not None:
+                backend = load_backend(backend.parent)
+            return backend
+        sibling = backend.sibling(array)
+        if sibling is not None:
+            return load_backend(sibling)
+    return None
+
+
+def _owner_among_plugins(array: object) -> Backend:
+    """Arrays can come from a library whose backend nobody has named yet."""
+    from . import plugins
+
+    if not isinstance(array, (list, tuple, str, dict, np.generic, int, float, type(None))):
+        for name in plugins.names():
+            try:
+                load_backend(name)
+            except BackendError:
+                continue
+        found = _owner(array)
+        if found is not None:
+            return found
+    kind = f"{type(array).__module__}.{type(array).__qualname__}"
+    raise DtypeError(
+        f"no installed backend computes on {kind}; convert it with nnx.asarray(...) "
+        f"(nnx.backends() lists what is installed)"
+    )
+
+
+def mixed_backends(what: str, backend: Backend, other: object, argument: str) -> Exception:
+    """The error for `argument`, which `backend` does not own."""
+    try:
+        given = backend_of(other)
+    except DtypeError as error:
+        return error
+    return MixedBackendsError(
+        f"{what}: argument {argument!r} is an array of backend {given.name!r}, the others are of "
+        f"{backend.name!r}. Nothing moves silently: convert the array with "
+        f"nnx.asarray({argument}, backend={backend.name!r}), or the model with "
+        f"model.to({given.name!r})"
+    )
+
+
+def asarray(data: Any, dtype: str | None = None, *, backend: str | Backend | None = None) -> Array:
+    """`data` as an array of `backend` (a name; the current one by default).
+
+    data    nested lists and Python numbers (float32, unless all are ints or bools), NumPy arrays,
+            arrays of any backend (moved explicitly by this call), DLPack objects, Tensors
+    dtype   a name such as "float32"; by default the data's own is kept
+    """
+    target = _resolve(backend)
+    data = getattr(data, "__nnx_data__", data)
+    if target.owns(data):
+        return target.asarray(data, dtype)
+    if isinstance(data, (list, tuple, int, float)) and not isinstance(data, np.generic):
+        data = _from_python(data, dtype)
+    if not isinstance(data, (np.ndarray, np.generic)):
+        source = _owner(data)
+        if source is not None:
+            data = source.to_numpy(data)
+        elif not hasattr(data, "__dlpack__"):
+            raise DtypeError(
+                f"asarray: cannot make an array of {type(data).__qualname__!r}; give nested "
+                f"lists, a NumPy array, an array of a backend or a DLPack object"
+            )
+    try:
+        return target.asarray(data, dtype)
+    except (BufferError, TypeError, AttributeError) as error:
+        if isinstance(error, NnxError):
+            raise
+        raise DtypeError(
+            f"asarray: backend {target.name!r} cannot take {type(data).__qualname__!r}"
+            f"{f' as {dtype!r}' if dtype is not None else ''}: {error}"
+        ) from error
+
+
+def _from_python(data: Any, dtype: str | None) -> np.ndarray[Any, Any]:
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise DtypeError(f"asarray: nested lists of unequal length: {error}") from error
+    if array.dtype == np.float64:
+        return array if dtype is not None else array.astype(np.float32)
+    if array.dtype.kind not in "iub":
+        raise DtypeError(f"asarray: expected numbers, got a list of dtype {array.dtype}")
+    return array
+
+
+def to_numpy(array: Any) -> np.ndarray[Any, Any]:
+    """The values of an array (or Tensor) of any backend as a NumPy array on the host."""
+    array = getattr(array, "__nnx_data__", array)
+    if isinstance(array, np.ndarray):
+        return array
+    if isinstance(array, (np.generic, *NUMBERS)):
+        return np.asarray(array)
+    return backend_of(array).to_numpy(array)
+
+
+def _resolve(backend: str | Backend | None) -> Backend:
+    if backend is None:
+        return get_backend()
+    return load_backend(backend) if isinstance(backend, str) else backend
+
+
+def moved(array: Array, backend: Backend) -> Array:
+    """`array` on `backend`; itself if it is there already."""
+    return array if backend.owns(array) else asarray(array, backend=backend)
+
+
+def override_for(backend: Backend, target: Any) -> Any:
+    """What the backend, or else its parent, replaces the target's kernels by; None if nothing."""
+    found = backend.kernels.get(target)
+    if found is None and backend.parent is not None:
+        return override_for(load_backend(backend.parent), target)
+    return found

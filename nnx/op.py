@@ -1,0 +1,324 @@
+"""What an op is: a pure forward kernel with its derivatives beside it, callable on any arrays.
+
+    @op
+    def relu(xp, x):
+        return xp.maximum(x, 0)
+
+    @relu.d("x")
+    def _(xp, dy, y):
+        return dy * xp.astype(y > 0, dy.dtype)
+
+Array arguments come first and are positional; attributes are keyword-only, or follow a `/` where
+the Array API standard passes them by position (`reshape(x, /, shape)`). After `xp, dy` the names
+of a derivative's parameters say what it reads: an argument, an attribute, `y`, or an extra, which
+is an entry of the dict that a forward may return beside its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec
+
+import numpy as np
+
+from .backend import (
+    NUMBERS,
+    Array,
+    Backend,
+    backend_of,
+    mixed_backends,
+    override_for,
+)
+from .errors import DtypeError, NnxError, ShapeError
+from .scalar import SCALARS
+
+P = ParamSpec("P")
+Kernel = Callable[..., Any]
+_NONE: dict[str, Any] = {}
+REGISTRY: dict[str, Op[...]] = {}
+
+
+class Derivative(NamedTuple):
+    """One derivative kernel: the arguments whose gradients it returns, and what it reads."""
+
+    arguments: tuple[str, ...]
+    positions: tuple[int, ...]
+    kernel: Kernel
+    reads: tuple[str, ...]
+
+
+class Kernels:
+    """What runs for an op on one backend; `portable` unless the backend replaced something.
+
+    plans   what the tape keeps, by which arguments want a gradient: worked out once for each
+    """
+
+    __slots__ = ("derivatives", "forward", "plans", "portable")
+
+    def __init__(
+        self, forward: Kernel, derivatives: tuple[Derivative, ...], portable: bool = False
+    ) -> None:
+        self.forward, self.derivatives, self.portable = forward, derivatives, portable
+        self.plans: dict[tuple[bool, ...], Any] = {}
+
+
+class Signature(NamedTuple):
+    """A forward kernel's parameters.
+
+    required    how many of the arrays have no default
+    defaults    of the attributes
+    variadic    whether the arrays are `*arrays`
+    """
+
+    arrays: tuple[str, ...]
+    attributes: tuple[str, ...]
+    defaults: dict[str, Any]
+    required: int
+    variadic: bool
+
+
+def signature(forward: Kernel) -> Signature:
+    """Read from the code object: `inspect.signature` on every op would double the import time."""
+    code, count = forward.__code__, forward.__code__.co_argcount
+    positional = code.co_varnames[:count]
+    keyword = code.co_varnames[count : count + code.co_kwonlyargcount]
+    split = code.co_posonlyargcount or count
+    defaults = dict(zip(reversed(positional), reversed(forward.__defaults__ or ()), strict=False))
+    defaults.update(forward.__kwdefaults__ or {})
+    arrays, attributes = positional[1:split], (*positional[split:], *keyword)
+    variadic = bool(code.co_flags & 0x04)
+    if variadic:
+        arrays = (code.co_varnames[count + code.co_kwonlyargcount],)
+    required = 0 if variadic else sum(a not in defaults for a in arrays)
+    defaults = {k: v for k, v in defaults.items() if k in attributes}
+    return Signature(arrays, attributes, defaults, required, variadic)
+
+
+def derivative_of(target: Op[...], arguments: tuple[str, ...], kernel: Kernel) -> Derivative:
+    arrays, code = target.signature.arrays, kernel.__code__
+    if not arguments or not set(arguments) <= set(arrays):
+        raise DtypeError(f"{target.name}.d{arguments}: its array arguments are {arrays}")
+    positions = tuple(arrays.index(a) for a in arguments)
+    return Derivative(arguments, positions, kernel, code.co_varnames[2 : code.co_argcount])
+
+
+class Op(Generic[P]):
+    """A pure function of arrays. Called on arrays it gives arrays; on Tensors it records."""
+
+    def __init__(self, forward: Callable[Concatenate[Any, P], Any]) -> None:
+        self.forward: Kernel = forward
+        self.name: str = getattr(forward, "__name__", "op")
+        self.signature = signature(forward)
+        self.derivatives: tuple[Derivative, ...] = ()
+        self.differentiable: frozenset[str] = frozenset()  # the other arguments are constants
+        self._check: Callable[..., None] | None = None
+        self._resolved: dict[Backend, Kernels] = {}
+        self._fitting: set[Any] = set()  # pairs of dtypes that were found to go together
+        self.key = f"{forward.__module__}.{self.name}"
+        self.__name__ = self.__qualname__ = self.name
+        self.__doc__, self.__module__ = forward.__doc__, forward.__module__
+        self.__wrapped__ = forward
+
+    def d(self, *arguments: str) -> Callable[[Kernel], Kernel]:
+        """Register the derivative kernel for these arguments (several: it returns a tuple)."""
+
+        def define(kernel: Kernel) -> Kernel:
+            self.derivatives += (derivative_of(self, arguments, kernel),)
+            self.differentiable |= set(arguments)
+            self._resolved.clear()
+            return kernel
+
+        return define
+
+    def check(self, f: Callable[..., None]) -> Callable[..., None]:
+        """Register `f(backend, *arrays, **attributes)`, which raises what users should read.
+
+        It runs before the kernel, so a kernel stays pure; it may read values on a host backend.
+        """
+        self._check = f
+        return f
+
+    def __call__(self, *args: P.args, **attrs: P.kwargs) -> Any:
+        if self.signature.variadic and len(args) == 1 and isinstance(args[0], (list, tuple)):
+            return Op.__call__(self, *args[0], **attrs)
+        bound: tuple[Any, Mapping[str, Any]] = (args, attrs)
+        if attrs or len(args) != len(self.signature.arrays):
+            bound = self.bind(args, attrs)
+        for a in bound[0]:
+            if hasattr(a, "__nnx_op__"):
+                return type(a).__nnx_op__(self, *bound)
+        return self.compute(*bound)[2]
+
+    def bind(
+        self, args: tuple[Any, ...], attrs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Positional attributes by name: `reshape(x, (2, 3))` is `reshape(x, shape=(2, 3))`."""
+        sig = self.signature
+        count = len(sig.arrays)
+        if sig.variadic:
+            count = len(args)
+        if len(args) > count:
+            attrs = {**dict(zip(sig.attributes, args[count:], strict=False)), **attrs}
+            if len(args) > count + len(sig.attributes):
+                raise TypeError(f"{self.name}: {len(args)} positional arguments given")
+            args = args[:count]
+        elif attrs and any(a in sig.arrays for a in attrs):
+            attrs = dict(attrs)
+            args += tuple(attrs.pop(a, None) for a in sig.arrays[len(args) :])
+        if len(args) < sig.required:
+            missing = ", ".join(sig.arrays[len(args) : sig.required])
+            raise TypeError(f"{self.name}() is missing {missing}")
+        for name in attrs:
+            if name not in sig.attributes:
+                raise TypeError(
+                    f"{self.name}() got an unexpected argument {name!r}; it takes "
+                    f"{', '.join(sig.arrays + sig.attributes)}"
+                )
+        return args, attrs
+
+    def compute(
+        self, args: tuple[Any, ...], attrs: Mapping[str, Any]
+    ) -> tuple[Backend, Kernels, Any, dict[str, Any]]:
+        """Run the forward kernel on bare arrays: backend, its kernels, result, extras."""
+        backend = self._backend(args)
+        if backend is None:
+            return self.compute(tuple(map(_plain, args)), attrs)
+        if self._check is not None:
+            self._check(backend, *args, **attrs)
+        kernels = self._resolved.get(backend) or self._resolve(backend)
+        try:
+            y = backend.call(kernels.forward, args, attrs)
+        except (ValueError, IndexError, TypeError) as error:
+            raise self._explain(error, args, attrs) from error
+        extras: dict[str, Any] = _NONE
+        if type(y) is tuple:
+            if len(y) == 2 and type(y[1]) is dict:
+                y, extras = y
+            if type(y) is tuple:
+                return backend, kernels, tuple(map(backend.result, y)), extras
+        return backend, kernels, backend.result(y), extras
+
+    def _backend(self, args: tuple[Any, ...]) -> Backend | None:
+        """The backend of the arrays among `args`, which must agree in backend and float width.
+
+        None if there are NumPy scalars among them: they count as Python numbers.
+        """
+        backend: Backend | None = None
+        for i, a in enumerate(args):
+            if type(a) in NUMBERS or a is None:
+                continue
+            if backend is None:
+                if isinstance(a, np.generic):
+                    return None
+                try:
+                    backend, dtype = backend_of(a), a.dtype
+                except DtypeError as error:
+                    raise DtypeError(
+                        f"{self.name}: argument {self._argument(i)!r}: {error}"
+                    ) from None
+            elif not backend.owns(a):
+                if isinstance(a, np.generic):
+                    return None
+                raise mixed_backends(self.name, backend, a, self._argument(i))
+            elif a.dtype != dtype and (backend, dtype, a.dtype, i) not in self._fitting:
+                self._check_dtypes(backend, args)
+                self._fitting.add((backend, dtype, a.dtype, i))
+        return backend or SCALARS
+
+    def _argument(self, i: int) -> str:
+        arrays = self.signature.arrays
+        return f"{arrays[0]}[{i}]" if self.signature.variadic else arrays[min(i, len(arrays) - 1)]
+
+    def _check_dtypes(self, backend: Backend, args: tuple[Any, ...]) -> None:
+        """Differentiable arguments share one dtype; a constant of float dtype has that width too."""
+        smooth = self.differentiable
+        names = {
+            self._argument(i): backend.dtype_name(a)
+            for i, a in enumerate(args)
+            if a is not None and type(a) not in NUMBERS
+        }
+        strict = {n: d for n, d in names.items() if n.partition("[")[0] in smooth or "float" in d}
+        if len(set(strict.values())) > 1:
+            given = ", ".join(f"{name} is {dtype}" for name, dtype in strict.items())
+            floats = [d for d in strict.values() if "float" in d] or ["float32"]
+            raise DtypeError(
+                f"{self.name}: {given}; nothing is promoted silently. Cast one: "
+                f"nnx.astype(array, {floats[0]!r}), nnx.asarray(data, {floats[0]!r}) or "
+                f"model.astype({floats[0]!r})"
+            )
+
+    def _explain(
+        self, error: Exception, args: tuple[Any, ...], attrs: Mapping[str, Any]
+    ) -> Exception:
+        sig = self.signature
+        missing = [a for a in sig.attributes if a not in sig.defaults and a not in attrs]
+        if isinstance(error, NnxError):
+            return error
+        if missing:
+            return TypeError(f"{self.name}() is missing {', '.join(missing)}")
+        given = ", ".join(
+            f"{self._argument(i)}: {_brief(a)}" for i, a in enumerate(args)
+        ) + "".join(f", {k}={v!r}" for k, v in attrs.items())
+        kind = DtypeError if isinstance(error, TypeError) else ShapeError
+        return kind(f"{self.name}({given}): {error}")
+
+    def _resolve(self, backend: Backend) -> Kernels:
+        found: Kernels = override_for(backend, self) or Kernels(
+            self.forward, self.derivatives, portable=True
+        )
+        self._resolved[backend] = found
+        return found
+
+    def __repr__(self) -> str:
+        return f"<op {self.key}>"
+
+
+def op(forward: Callable[Concatenate[Any, P], Any]) -> Op[P]:
+    """Make an op of a forward kernel and register it under its module and name."""
+    made = Op(forward)
+    REGISTRY[made.key] = made
+    return made
+
+
+def vjp(
+    target: Op[...],
+    derivatives: tuple[Derivative, ...],
+    call: Callable[[Kernel, Any, Mapping[str, Any]], Any],
+    dy: Any,
+    read: Callable[[str], Any],
+    shapes: list[tuple[int, ...] | None],
+) -> Iterator[tuple[int, Any]]:
+    """Gradients of an op's arguments, by position, each of its argument's shape.
+
+    derivatives   the kernels to run
+    call          runs a kernel: `Backend.call`, or the tape's own for higher orders
+    read          the value of a name that a derivative reads
+    shapes        the shape of each argument; None where no gradient is wanted
+    """
+    variadic = target.signature.variadic
+    for _, positions, kernel, reads in derivatives:
+        grads = call(kernel, (dy, *[read(name) for name in reads]), _NONE)
+        if variadic:
+            positions = tuple(range(len(shapes)))
+        elif len(positions) == 1:
+            grads = (grads,)
+        for i, g in zip(positions, grads, strict=True):
+            shape = shapes[i]
+            if shape is not None:
+                yield i, g if g.shape == shape else call(_unbroadcast, (g,), {"shape": shape})
+
+
+def _unbroadcast(xp: Any, g: Array, *, shape: tuple[int, ...]) -> Array:
+    """Sum the gradient over the axes along which the argument was repeated."""
+    lead = g.ndim - len(shape)
+    axes = (*range(lead), *(lead + i for i, n in enumerate(shape) if n == 1 != g.shape[lead + i]))
+    return xp.reshape(xp.sum(g, axis=axes, keepdims=True), shape)
+
+
+def _plain(a: Any) -> Any:
+    return a.item() if isinstance(a, np.generic) else a
+
+
+def _brief(a: Any) -> str:
+    shape = getattr(a, "shape", None)
+    return repr(a) if shape is None else f"{shape} {str(a.dtype).rpartition('.')[2]}"

@@ -1,0 +1,247 @@
+"""Tensors and Parameters: arrays that remember how they were computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .backend import NUMBERS, Array, Backend, asarray, backend_of, load_backend, moved, to_numpy
+from .errors import DtypeError, ShapeError, StateError
+from .op import Op
+from .operators import Operators
+from .scalar import SCALARS
+
+if TYPE_CHECKING:
+    from .tape import Node
+
+Hook = Callable[[Any], Any]
+
+
+class Tensor(Operators):
+    """An array that remembers how it was computed.
+
+    data            nested lists (float32), or an array of any backend, which is shared
+    requires_grad   whether `backward()` leaves a gradient in `.grad`; float dtypes only
+    dtype           a name such as "float64"; by default the data's own
+
+    Python operators, indexing and every function of nnx work on it.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_data",
+        "_hooks",
+        "_index",
+        "_node",
+        "_version",
+        "grad",
+        "requires_grad",
+    )
+    __array_ufunc__ = None  # so that `ndarray * Tensor` is a Tensor
+    _data: Array
+    _node: Node | None
+    _hooks: list[Hook] | None
+    _index: int
+    _version: int
+    grad: Array | None
+    requires_grad: bool
+
+    def __init__(self, data: Any, requires_grad: bool = False, *, dtype: str | None = None) -> None:
+        data = data._data if isinstance(data, Tensor) else data
+        if dtype is not None or isinstance(data, (list, tuple, np.generic, *NUMBERS)):
+            data = asarray(data, dtype)
+        self._init(data, requires_grad)
+        if requires_grad and "float" not in self.backend.dtype_name(data):
+            raise DtypeError(
+                f"requires_grad needs a float dtype, got {self.backend.dtype_name(data)}; "
+                f"write nnx.Tensor(data, requires_grad=True, dtype='float32')"
+            )
+
+    def _init(
+        self, data: Array, requires_grad: bool, node: Node | None = None, index: int = 0
+    ) -> Tensor:
+        self._data, self.requires_grad, self.grad = data, requires_grad, None
+        self._node, self._index, self._version, self._hooks = node, index, 0, None
+        return self
+
+    @classmethod
+    def __nnx_op__(cls, op: Op[...], args: tuple[Any, ...], attrs: Mapping[str, Any]) -> Any:
+        return tape.record(op, args, attrs)
+
+    @property
+    def __nnx_data__(self) -> Array:
+        return self._data
+
+    @property
+    def data(self) -> Array:
+        """The bare array. Assigning writes into it, so whoever shares it sees the new values."""
+        return self._data
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        backend = self.backend
+        value = asarray(value, backend=backend)
+        if tuple(value.shape) != self.shape or value.dtype != self._data.dtype:
+            raise ShapeError(
+                f"data is {self.shape} {backend.dtype_name(self._data)}, the new value is "
+                f"{tuple(value.shape)} {backend.dtype_name(value)}; they must agree"
+            )
+        if self._node is not None:
+            raise StateError("data of a computed Tensor cannot change; write t.detach() first")
+        self._data = backend.write(self._data, value)
+        self._version += 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return () if type(self._data) in NUMBERS else tuple(self._data.shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        n = 1
+        for s in self.shape:
+            n *= s
+        return n
+
+    @property
+    def dtype(self) -> Any:
+        return type(self._data) if type(self._data) in NUMBERS else self._data.dtype
+
+    @property
+    def backend(self) -> Backend:
+        return SCALARS if type(self._data) in NUMBERS else backend_of(self._data)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it was made by the user, not computed by an op."""
+        return self._node is None
+
+    def detach(self) -> Tensor:
+        """The same data without its history."""
+        return tensor(self._data)
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The values on the host."""
+        return to_numpy(self._data)
+
+    def item(self) -> int | float | bool:
+        """The value of a Tensor of one element as a Python number."""
+        if self.size != 1:
+            raise ShapeError(f"item() needs one element, the shape is {self.shape}")
+        value: int | float | bool = self.numpy().reshape(()).item()
+        return value
+
+    def to(self, backend: str) -> Tensor:
+        """This Tensor on another backend or device; gradients flow back across."""
+        target = load_backend(backend)
+        if target.owns(self._data):
+            return self
+        made: Tensor = tape.move(self, backend=target)
+        return made if made._node is not None else made._init(made._data, self.requires_grad)
+
+    def backward(
+        self, dout: Any = None, *, retain_graph: bool = False, create_graph: bool = False
+    ) -> None:
+        """Add d(self)/d(leaf) to `.grad` of every leaf that requires it.
+
+        dout           gradient of the result with respect to this Tensor; 1 for a scalar
+        retain_graph   keep what derivatives read, so that backward can run again
+        create_graph   record the derivatives too: `.grad` becomes a Tensor with a history
+        """
+        if not self.requires_grad:
+            raise StateError(
+                "backward() on a Tensor that does not require a gradient: it was computed under "
+                "no_grad(), or no input had requires_grad=True"
+            )
+        found = backward.gradients(self, dout, retain_graph=retain_graph, create_graph=create_graph)
+        for leaf, g in found.values():
+            backward.accumulate_into(leaf, g, create_graph)
+
+    def register_hook(self, hook: Hook) -> Callable[[], None]:
+        """Call `hook(grad)` when this Tensor's gradient is complete; what it returns replaces it.
+
+        Returns a function that removes the hook.
+        """
+        if self._node is None:
+            hooks = self._hooks = self._hooks or []
+        else:
+            by_output = self._node.hooks = self._node.hooks or {}
+            hooks = by_output.setdefault(self._index, [])
+        hooks.append(hook)
+        return lambda: hooks.remove(hook)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise ShapeError("a 0-d Tensor has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __repr__(self) -> str:
+        grad = ", requires_grad=True" if self.requires_grad else ""
+        return f"{type(self).__name__}({self.numpy()!r}, backend={self.backend.name!r}{grad})"
+
+    def __reduce__(self) -> Any:
+        """Pickled as NumPy values, so that a GPU's Tensor loads where there is none."""
+        return _rebuild, (type(self), self.numpy(), self.requires_grad)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if self._node is not None:
+            raise StateError("only a leaf Tensor can be copied; write t.detach() first")
+        made = memo[id(self)] = type(self).__new__(type(self))
+        made._init(self.backend.copy(self._data), self.requires_grad)
+        return made
+
+
+class Parameter(Tensor):
+    """A Tensor that a layer learns. `requires_grad = False` freezes it."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, requires_grad: bool = True, *, dtype: str | None = None) -> None:
+        super().__init__(data, requires_grad, dtype=dtype)
+
+    def move(self, backend: Backend, dtype: str | None = None) -> None:
+        """Take an array of that backend or dtype; the Parameter stays the same object."""
+        self._data = asarray(moved(self._data, backend), dtype, backend=backend)
+        if self.grad is not None:
+            self.grad = asarray(moved(self.grad, backend), dtype, backend=backend)
+        self._version += 1
+
+    def update(self, data: Array) -> None:
+        """Take what an update kernel has written: backward through older uses is an error now."""
+        self._data = data
+        self._version += 1
+
+
+def tensor(
+    data: Array, requires_grad: bool = False, node: Node | None = None, index: int = 0
+) -> Tensor:
+    return Tensor.__new__(Tensor)._init(data, requires_grad, node, index)
+
+
+def _rebuild(cls: type[Tensor], data: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:
+    return cls(asarray(data), requires_grad)
+
+
+def leaf(data: Array) -> Tensor:
+    """A leaf that requires a gradient, of any dtype: the notebook differentiates ints."""
+    return tensor(data, True)
+
+
+from . import backward, tape  # noqa: E402 - the two need each other: Tensors record, the tape gives Tensors
