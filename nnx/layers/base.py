@@ -1,0 +1,186 @@
+"""What a layer is: parameters, and a forward written out of ops and other layers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from ..backend import load_backend
+from ..errors import NnxError, OptionError, StateError
+from ..tensor import Parameter, Tensor
+from . import explicit
+from .state import load_state
+
+FLOATS = ("float16", "float32", "float64")
+_running: ContextVar[bool] = ContextVar("nnx_layer_running", default=False)
+
+
+class Layer:
+    """A function with parameters. Subclass it and write `forward` out of ops and layers:
+
+        class Scale(nnx.layers.Layer):
+            def __init__(self, n):
+                self.W = nnx.Parameter(nnx.init.ones((n,)), dtype="float32")
+            def forward(self, x):
+                return x * self.W
+
+    Parameters and layers are found in attributes, and in lists, tuples and dicts of these.
+
+    On Tensors, `layer(x)` records: call `.backward()` on the loss. On bare arrays it runs on a
+    tape of its own: `y = layer.forward(x)`, then `dx = layer.backward(dout)`, which leaves each
+    parameter's gradient in its `.grad`. `layer(x)` and `layer.forward(x)` are the same.
+
+    constants   names of forward's arguments that are not differentiated (targets, class ids)
+    training    True after `train()`, False after `eval()`, in which nothing is kept for backward
+    """
+
+    constants: ClassVar[tuple[str, ...]] = ()
+    training: bool = True
+    _record: explicit.Record | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "forward" in cls.__dict__:
+            cls.forward = _outermost(cls.__dict__["forward"])  # type: ignore[method-assign]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The layer's output. Subclasses define it."""
+        raise StateError(
+            f"{type(self).__name__} has no forward; define `def forward(self, x): ...`"
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def backward(self, dout: Any = 1) -> Any:
+        """Gradients of the last `forward` on bare arrays: one per input, a tuple where several.
+
+        dout   gradient of the result with respect to forward's output, of its shape and dtype; a
+               Python number stands for an array full of it
+
+        Each parameter's `.grad` is overwritten. Raises StateError before a forward.
+        """
+        try:
+            return explicit.backward(self, self._record, dout)
+        except NnxError as error:
+            _name(error, self)
+            raise
+
+    def children(self) -> Iterator[tuple[str, Any]]:
+        """Names with the Parameters, Layers and containers that are searched for them."""
+        return ((k, v) for k, v in vars(self).items() if k != "_record")
+
+    def named_layers(self) -> Iterator[tuple[str, Layer]]:
+        """This layer (named "") and all layers in it, each once."""
+        return ((name, x) for name, x in _walk("", self, set()) if isinstance(x, Layer))
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Names ("0.W") with Parameters, each once: a shared one has its first name."""
+        return ((name, x) for name, x in _walk("", self, set()) if isinstance(x, Parameter))
+
+    def parameters(self) -> list[Parameter]:
+        """All Parameters, each once."""
+        return [p for _, p in self.named_parameters()]
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for p in self.parameters():
+            p.grad = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for this layer and all in it (dropout drops); returns the layer."""
+        for _, layer in self.named_layers():
+            layer.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Evaluation mode: dropout passes, nothing is kept for backward; returns the layer."""
+        return self.train(False)
+
+    def to(self, backend: str) -> Self:
+        """Move all parameters to that backend ("cupy", "cupy:1"); they stay the same objects."""
+        target = load_backend(backend)
+        for p in self.parameters():
+            p.move(target)
+        return self
+
+    def astype(self, dtype: str) -> Self:
+        """Cast all parameters to that float dtype; they stay the same objects."""
+        if dtype not in FLOATS:
+            raise OptionError(f"astype({dtype!r}): parameters are {', '.join(FLOATS)}")
+        for p in self.parameters():
+            p.move(p.backend, dtype)
+        return self
+
+    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Copies of all parameters as NumPy arrays, by name; they load on any backend."""
+        return {name: np.array(p.numpy()) for name, p in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the parameters from `state`; StateError lists every key that does not fit."""
+        load_state(self, state)
+
+    def summary(self, input_shape: tuple[int, ...] | None = None) -> str:
+        """A table of layers, output shapes (for one input of `input_shape`) and parameters."""
+        from .summary import table
+
+        return table(self, input_shape)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{k}={v.shape}" for k, v in self.children() if isinstance(v, Parameter))
+        return f"{type(self).__name__}({shapes})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "_record"}
+
+
+def _walk(name: str, value: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Depth first, without recursion into the same object twice."""
+    if isinstance(value, (Parameter, Layer)):
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        yield name, value
+    if isinstance(value, Layer):
+        inner: Any = value.children()
+    elif isinstance(value, (list, tuple)):
+        inner = ((str(i), v) for i, v in enumerate(value))
+    elif isinstance(value, dict):
+        inner = ((str(k), v) for k, v in value.items())
+    else:
+        return
+    for key, v in inner:
+        yield from _walk(f"{name}.{key}" if name else key, v, seen)
+
+
+def _outermost(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the outermost forward on bare arrays run on a private tape."""
+
+    @functools.wraps(forward)
+    def run(self: Layer, *args: Any, **kwargs: Any) -> Any:
+        try:
+            if _running.get():
+                return forward(self, *args, **kwargs)
+            token = _running.set(True)
+            try:
+                for a in (*args, *kwargs.values()):
+                    if isinstance(a, Tensor):
+                        return forward(self, *args, **kwargs)
+                return explicit.forward(self, forward, args, kwargs)
+            finally:
+                _running.reset(token)
+        except NnxError as error:
+            _name(error, self)
+            raise
+
+    return run
+
+
+def _name(error: NnxError, layer: Layer) -> None:
+    """Name the innermost layer, on one line."""
+    if error.layer is None:
+        error.layer = repr(layer).partition("\n")[0]

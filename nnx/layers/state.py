@@ -1,0 +1,37 @@
+"""Loading a state dict: all mismatches together, and nothing changed if there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..backend import asarray
+from ..errors import StateError
+
+if TYPE_CHECKING:
+    from .base import Layer
+
+
+def load_state(layer: Layer, state: Mapping[str, Any]) -> None:
+    """Check every key first, then copy the values in, cast to each parameter's dtype."""
+    parameters = dict(layer.named_parameters())
+    problems = [f"missing: {k}" for k in parameters if k not in state]
+    problems += [f"unexpected: {k}" for k in state if k not in parameters]
+    for name, p in parameters.items():
+        if name in state:
+            shape = tuple(np.shape(state[name]))
+            if shape != p.shape:
+                problems.append(f"misshaped: {name} is {shape}, expected {p.shape}")
+    if problems:
+        raise StateError(
+            "load_state_dict: the state does not fit the model, nothing was changed:\n  "
+            + "\n  ".join(problems)
+        )
+    values = {
+        name: asarray(state[name], p.backend.dtype_name(p.data), backend=p.backend)
+        for name, p in parameters.items()
+    }
+    for name, p in parameters.items():
+        p.data = values[name]
