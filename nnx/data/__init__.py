@@ -1,0 +1,8 @@
+"""Data sets on the host and the loader that brings their batches to a backend."""
+
+from .dataset import ArrayDataset
+from .idx import read_idx
+from .loader import DataLoader
+from .sources import load
+
+__all__ = ["ArrayDataset", "DataLoader", "load", "read_idx"]
