@@ -1,0 +1,138 @@
+"""CuPy: arrays on an NVIDIA GPU. Importing this does not import cupy; making a backend does.
+
+Not yet run on a GPU: the tests here exercise the Python side against a stand-in for cupy, and check
+the functions that kernels use against a real CuPy 14.2, which imports without a driver. The tests
+marked `gpu` have yet to run on a device.
+"""
+
+from __future__ import annotations
+
+import functools
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from nnx.backend import Backend
+from nnx.errors import DtypeError
+
+from . import checks
+from .kernels import overrides
+from .namespace import Namespace
+
+__all__ = ["CupyBackend"]
+
+_CUDA_MEMORY = (2, 13)  # DLPack's device types of CUDA and of CUDA's managed memory
+_STAY: AbstractContextManager[Any] = nullcontext()
+_dtype_name = functools.cache(str)  # spelling a dtype takes microseconds
+
+
+class CupyBackend(Backend):
+    """Arrays are `cupy.ndarray` on one device: "cupy" is device 0, "cupy:1" is device 1.
+
+    All work goes to the stream that is current for the device in the calling thread, through the
+    allocator that is set: nnx sets neither. Float sums over repeated indices (the derivative of
+    `take` and `getitem`) use atomic additions, so their last bits vary from run to run.
+
+    Raises BackendPackageError if cupy, NVRTC or CUDA's headers are missing, and DeviceError if
+    there is no driver, no GPU or none of that number.
+    """
+
+    name = "cupy"
+    kernels = overrides
+
+    def __init__(self, device: str | None = None) -> None:
+        self.device_id = checks.device_number(device)
+        self._cupy = checks.import_cupy()
+        checks.check_device(self._cupy, self.device_id)
+        if self.device_id:
+            self.name = f"cupy:{self.device_id}"
+        self.xp = Namespace(self._cupy)
+        with self._on_device():
+            checks.check_compiler(self._cupy)
+
+    def _on_device(self) -> AbstractContextManager[Any]:
+        """The device's context; nothing to enter, and so next to no cost, where it is current."""
+        if self._cupy.cuda.runtime.getDevice() == self.device_id:
+            return _STAY
+        context: AbstractContextManager[Any] = self._cupy.cuda.Device(self.device_id)
+        return context
+
+    def owns(self, array: Any) -> bool:
+        return self._is_cupys(array) and array.device.id == self.device_id
+
+    def _is_cupys(self, array: Any) -> bool:
+        return isinstance(array, self._cupy.ndarray)
+
+    def sibling(self, array: Any) -> str | None:
+        if not self._is_cupys(array) or array.device.id == self.device_id:
+            return None
+        return f"cupy:{array.device.id}" if array.device.id else "cupy"
+
+    def asarray(self, data: Any, dtype: str | None = None) -> Any:
+        with self._on_device():
+            if not self._is_cupys(data):
+                data = self._imported(data)
+            if self._is_cupys(data) and data.device.id != self.device_id:
+                data = data.copy()  # CuPy's copy() goes to the current device
+            return self._cupy.asarray(data, dtype=dtype)
+
+    def _imported(self, data: Any) -> Any:
+        """What is in CUDA's memory stays there; everything else passes through NumPy."""
+        if not isinstance(data, (np.ndarray, np.generic)) and hasattr(data, "__dlpack_device__"):
+            if data.__dlpack_device__()[0] in _CUDA_MEMORY:
+                return self._cupy.from_dlpack(data)
+            data = np.from_dlpack(data)
+        array = np.asarray(data)
+        if array.dtype.kind not in "iufb":
+            raise DtypeError(f"cupy: dtype {array.dtype} is not supported; give numbers or bools")
+        return array
+
+    def to_numpy(self, array: Any) -> np.ndarray[Any, Any]:
+        with self._on_device():
+            host: np.ndarray[Any, Any] = array.get()
+            return host
+
+    def write(self, target: Any, value: Any) -> Any:
+        with self._on_device():
+            target[...] = value
+        return target
+
+    def copy(self, array: Any) -> Any:
+        with self._on_device():
+            return array.copy()
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        with self._on_device():
+            return self._cupy.zeros(shape, dtype)
+
+    def call(self, kernel: Any, args: Any, attrs: Any) -> Any:
+        with self._on_device():
+            return kernel(self.xp, *args, **attrs)
+
+    def dtype_name(self, array: Any) -> str:
+        return _dtype_name(array.dtype)
+
+    def uniform(self, shape: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> Any:
+        with self._on_device():
+            return super().uniform(shape, dtype, rng)
+
+    def synchronize(self) -> None:
+        self._cupy.cuda.Device(self.device_id).synchronize()
+
+    def free_memory(self) -> None:
+        """Empty CuPy's own pools; an allocator of the user's is the user's to empty."""
+        with self._on_device():
+            self._cupy.get_default_memory_pool().free_all_blocks()
+            self._cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+    def describe(self) -> dict[str, str]:
+        runtime = self._cupy.cuda.runtime
+        properties = runtime.getDeviceProperties(self.device_id)
+        return {
+            "cupy": self._cupy.__version__,
+            "cuda runtime": checks.version(runtime.runtimeGetVersion()),
+            "cuda driver": checks.version(runtime.driverGetVersion()),
+            "device": f"{self.device_id}: {properties['name'].decode()}",
+            "memory": f"{properties['totalGlobalMem'] / 2**30:.0f} GiB",
+        }
