@@ -275,7 +275,7 @@ def asarray(data: Any, dtype: str | None = None, *, backend: str | Backend | Non
             )
     try:
         return target.asarray(data, dtype)
-    except (BufferError, TypeError, AttributeError) as error:
+    except (BufferError, TypeError, AttributeError, RuntimeError) as error:
         if isinstance(error, NnxError):
             raise
         raise DtypeError(

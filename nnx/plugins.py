@@ -13,6 +13,7 @@ from .backend import API_VERSION, Backend, load_backend
 from .errors import BackendError, BackendPackageError, NnxError, UnknownBackendError
 
 GROUP = "nnx.backends"
+_NUMPY = "nnx_numpy:NumpyBackend"
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,17 @@ class BackendInfo:
 
 def info(name: str) -> BackendInfo:
     """Whether the backend of that name can be loaded here."""
-    package = ", ".join(sorted({_package(e) for e in _entries(name)})) or "nnx"
+    package = _packages(name)
     try:
         load_backend(name)
     except BackendError as error:
         return BackendInfo(name, False, str(error), package)
-    return BackendInfo(name, True, "", package)
+    others = [e for e in _entries(name) if name == "numpy" and e.value != _NUMPY]
+    ignored = "; ".join(
+        f"{_package(e)} registers the name too ({e.value}) and is ignored: uninstall it"
+        for e in others
+    )
+    return BackendInfo(name, True, ignored, package)
 
 
 def names() -> list[str]:
@@ -70,18 +76,17 @@ def make(name: str, device: str) -> Backend:
     wrong in a plugin, so that one broken plugin never takes the others with it.
     """
     cls = backend_class(name)
-    package = ", ".join(map(_package, _entries(name)[:1])) or "nnx"
     try:
         made = cls(device or None)
     except NnxError:
         raise
     except Exception as error:
         raise BackendPackageError(
-            f"backend {name!r} of {package} fails to start: {type(error).__name__}: {error}"
+            f"backend {name!r} of {_packages(name)} fails to start: {type(error).__name__}: {error}"
         ) from error
     if made.name.partition(":")[0] != name:
         raise BackendPackageError(
-            f"backend {name!r} of {package} calls itself {made.name!r}; the class attribute `name` "
+            f"backend {name!r} of {_packages(name)} calls itself {made.name!r}; the class attribute `name` "
             f"and the entry point must agree"
         )
     return made
@@ -99,6 +104,10 @@ def _package(entry: EntryPoint) -> str:
         if entry.dist is not None
         else "an unnamed package"
     )
+
+
+def _packages(name: str) -> str:
+    return ", ".join(sorted({_package(e) for e in _entries(name)})) or "nnx"
 
 
 def _import(entry: EntryPoint) -> Any:

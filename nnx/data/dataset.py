@@ -36,7 +36,9 @@ class ArrayDataset:
         name: str = "the data set",
         image_shape: tuple[int, int] | None = None,
     ) -> None:
-        self.name, self.classes, self.image_shape = name, classes, image_shape
+        self.name: str = name
+        self.classes: int | None = classes
+        self.image_shape: tuple[int, int] | None = image_shape
         x, t = _numbers(name, "x", x), _numbers(name, "t", t)
         if len(x) != len(t):
             raise ShapeError(

@@ -55,10 +55,14 @@ class DataLoader:
             seed = int(generator().integers(2**63))
         if backend is None:
             backend = get_backend()
-        self.backend = load_backend(backend) if isinstance(backend, str) else backend
-        self.dataset, self.batch_size, self.dtype = dataset, batch_size, dtype
-        self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
-        self.epoch = 0
+        self.backend: Backend = load_backend(backend) if isinstance(backend, str) else backend
+        self.dataset: ArrayDataset = dataset
+        self.batch_size: int = batch_size
+        self.shuffle: bool = shuffle
+        self.seed: int | None = seed
+        self.drop_last: bool = drop_last
+        self.dtype: str = dtype
+        self.epoch: int = 0
 
     def __len__(self) -> int:
         """Batches per epoch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar, Self
 
@@ -44,8 +44,9 @@ class Layer:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "forward" in cls.__dict__:
-            cls.forward = _outermost(cls.__dict__["forward"])  # type: ignore[method-assign]
+        owner = next(c for c in cls.__mro__ if "forward" in c.__dict__)
+        if owner is cls or not issubclass(owner, Layer):  # a mix-in's forward is not yet wrapped
+            cls.forward = _outermost(owner.__dict__["forward"])  # type: ignore[method-assign]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's output. Subclasses define it."""
@@ -167,9 +168,8 @@ def _outermost(forward: Callable[..., Any]) -> Callable[..., Any]:
                 return forward(self, *args, **kwargs)
             token = _running.set(True)
             try:
-                for a in (*args, *kwargs.values()):
-                    if isinstance(a, Tensor):
-                        return forward(self, *args, **kwargs)
+                if _has_tensor(args) or (kwargs and _has_tensor(kwargs.values())):
+                    return forward(self, *args, **kwargs)
                 return explicit.forward(self, forward, args, kwargs)
             finally:
                 _running.reset(token)
@@ -178,6 +178,13 @@ def _outermost(forward: Callable[..., Any]) -> Callable[..., Any]:
             raise
 
     return run
+
+
+def _has_tensor(values: Iterable[Any]) -> bool:
+    for v in values:
+        if isinstance(v, Tensor) or (type(v) in (list, tuple) and _has_tensor(v)):
+            return True
+    return False
 
 
 def _name(error: NnxError, layer: Layer) -> None:

@@ -35,10 +35,6 @@ def forward(
     names = _names(f) if kwargs or layer.constants else ()
     if kwargs:
         args, kwargs = _by_position(names, args, kwargs)
-    if not (layer.training and is_recording()):
-        with no_grad():
-            args = tuple(_tensor(a) for a in args)
-            return _bare(f(layer, *args, **{k: _tensor(v) for k, v in kwargs.items()}))
     inputs: list[Tensor] = []
     numbers = all(type(a) in NUMBERS for a in args) or getattr(layer, "_takes_numbers", False)
     made = [
@@ -46,19 +42,21 @@ def forward(
         for i, a in enumerate(args)
     ]
     named = {k: v if k in layer.constants else _input(v, False, inputs) for k, v in kwargs.items()}
+    if not (layer.training and is_recording()):
+        with no_grad():
+            return _bare(f(layer, *made, **named))
     output = f(layer, *made, **named)
     layer._record = Record(inputs, output)
     return _bare(output)
 
 
-def _tensor(a: Any) -> Any:
-    return leaf(a) if hasattr(a, "shape") and not isinstance(a, Tensor) else a
-
-
 def _input(a: Any, numbers: bool, inputs: list[Tensor]) -> Any:
+    """A Tensor for an array, also for those in a list or tuple; anything else as it is."""
     if hasattr(a, "shape") or (numbers and type(a) in NUMBERS):
         inputs.append(leaf(a))
         return inputs[-1]
+    if type(a) in (list, tuple):
+        return type(a)([_input(v, False, inputs) for v in a])
     return a
 
 
@@ -132,7 +130,13 @@ def _cotangents(output: Any, dout: Any) -> dict[int, tuple[Tensor, Any]]:
         if not output.requires_grad:
             return {}
         return gradients(output, dout, retain_graph=True)
-    outputs = [y for y in output if isinstance(y, Tensor) and y.requires_grad]
+    given = output if isinstance(output, (tuple, list)) else ()
+    outputs = [y for y in given if isinstance(y, Tensor) and y.requires_grad]
+    if not outputs:
+        raise StateError(
+            f"backward: forward returned {type(output).__name__}, expected an array or a tuple of "
+            f"arrays, computed from its inputs; return these, or call forward on Tensors"
+        )
     douts = dout if isinstance(dout, (tuple, list)) else [dout] * len(outputs)
     if len(douts) != len(outputs):
         raise ShapeError(f"backward: {len(outputs)} outputs, {len(douts)} gradients given")

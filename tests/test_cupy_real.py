@@ -1,0 +1,139 @@
+"""The names that kernels use in a real CuPy, which imports without a driver; and a GPU if any."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plugin_dirs
+import pytest
+
+import nnx
+
+
+@pytest.fixture(autouse=True)
+def registered(tmp_path: Path) -> Iterator[None]:
+    """The entry point, as the installed distribution has it, and nothing loaded."""
+    plugin_dirs.install(tmp_path, "nnx-xp", {"cupy": "nnx_cupy:CupyBackend"})
+    with plugin_dirs.fresh_process(tmp_path):
+        yield
+
+
+def real_cupy() -> Any:
+    return pytest.importorskip("cupy", reason="cupy is not installed: pip install '.[cuda12]'")
+
+
+def calls_of_xp() -> dict[str, list[ast.Call]]:
+    """Every `xp.name` in nnx's kernels, with the calls."""
+    found: dict[str, list[ast.Call]] = {}
+    sources = [*(plugin_dirs.ROOT / "nnx").rglob("*.py")]
+    assert sources
+    for source in sources:
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            target = node.func if isinstance(node, ast.Call) else node
+            if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "xp":
+                calls = found.setdefault(target.attr, [])
+                calls += [node] if isinstance(node, ast.Call) else []
+    return found
+
+
+def test_the_search_finds_the_functions_that_kernels_use() -> None:
+    assert {"exp", "where", "matmul", "sum", "take", "astype"} <= set(calls_of_xp())
+
+
+def test_every_function_that_kernels_use_is_in_cupy() -> None:
+    from nnx_cupy.namespace import Namespace
+
+    xp = Namespace(real_cupy())
+    missing = [name for name in calls_of_xp() if not hasattr(xp, name)]
+    assert not missing
+    refused = []
+    for name, calls in calls_of_xp().items():
+        try:
+            signature = inspect.signature(getattr(xp, name))
+        except ValueError:  # ufuncs and compiled functions have none
+            continue
+        for call in calls:
+            try:
+                signature.bind(*call.args, **{str(k.arg): k.value for k in call.keywords})
+            except TypeError as error:
+                refused.append(f"{ast.unparse(call)}: {error}")
+    assert not refused
+
+
+def test_what_cupy_says_without_a_driver() -> None:
+    if real_cupy().cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(nnx.DeviceError) as caught:
+        nnx.set_backend("cupy")
+    assert "finds no usable NVIDIA GPU (cudaError" in str(caught.value)
+
+
+# A GPU
+
+
+@pytest.fixture
+def gpu() -> nnx.Backend:
+    if not real_cupy().cuda.is_available():
+        pytest.skip("no NVIDIA GPU here")
+    return nnx.set_backend("cupy")
+
+
+@pytest.mark.gpu
+def test_gpu_trains_as_numpy_does(gpu: nnx.Backend) -> None:
+    def losses() -> list[float]:
+        rng = np.random.default_rng(0)
+        start = nnx.asarray(rng.normal(size=(8, 3)).astype(np.float32))
+        w: Any = nnx.Tensor(start, requires_grad=True)
+        x = nnx.asarray(rng.normal(size=(32, 8)).astype(np.float32))
+        t = nnx.asarray(rng.integers(0, 3, 32))
+        found = []
+        for _ in range(20):
+            loss = nnx.softmax_cross_entropy(nnx.tanh(nnx.Tensor(x) @ w), t)
+            w.grad = None
+            loss.backward()
+            w.data = w.data - 0.1 * w.grad
+            found.append(float(loss))
+        return found
+
+    on_gpu = losses()
+    nnx.set_backend("numpy")
+    np.testing.assert_allclose(on_gpu, losses(), rtol=1e-4)
+
+
+@pytest.mark.gpu
+def test_gpu_overrides_equal_portable_kernels(gpu: nnx.Backend) -> None:
+    rng = np.random.default_rng(0)
+    for dtype in ("float32", "float64"):
+        x, i = rng.normal(size=(50, 4)).astype(dtype), rng.integers(0, 7, 50)
+        got = nnx.scatter_add(nnx.asarray(x), nnx.asarray(i), size=7)
+        np.testing.assert_allclose(nnx.to_numpy(got), nnx.scatter_add(x, i, size=7), rtol=1e-4)
+        index = nnx.asarray(i)
+        got = nnx.getitem_adjoint(nnx.asarray(x), index=index, shape=(9, 4))
+        expected = nnx.getitem_adjoint(x, index=i, shape=(9, 4))
+        np.testing.assert_allclose(nnx.to_numpy(got), expected, rtol=1e-4)
+        got = nnx.erf(nnx.asarray(x))
+        assert got.dtype == dtype
+        np.testing.assert_allclose(nnx.to_numpy(got), nnx.erf(x), rtol=1e-5)
+
+
+@pytest.mark.gpu
+def test_gpu_uses_the_current_stream_and_allocator(gpu: nnx.Backend) -> None:
+    cupy = real_cupy()
+    pool = cupy.cuda.MemoryPool()
+    with cupy.cuda.Stream(non_blocking=True) as stream, cupy.cuda.using_allocator(pool.malloc):
+        y = nnx.exp(nnx.asarray(np.zeros(1000, np.float32)))
+        assert cupy.cuda.get_current_stream() == stream and pool.used_bytes() >= y.nbytes
+        stream.synchronize()
+    np.testing.assert_array_equal(nnx.to_numpy(y), np.ones(1000))
+
+
+@pytest.mark.gpu
+def test_gpu_describe_and_free(gpu: nnx.Backend) -> None:
+    assert {"cupy", "cuda runtime", "cuda driver", "device", "memory"} == set(gpu.describe())
+    gpu.synchronize()
+    gpu.free_memory()
