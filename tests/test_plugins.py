@@ -50,6 +50,15 @@ def test_a_device_of_a_backend_without_devices() -> None:
     )
 
 
+def test_a_stranger_cannot_take_the_name_numpy(site: Path) -> None:
+    plugin_dirs.install(site, "nnx-fast", {"numpy": "nnx_toy:Toy"})
+    found = nnx.backends()["numpy"]
+    assert found.available and nnx.set_backend("numpy").name == "numpy"
+    assert found.reason == (
+        "nnx-fast 1.0 registers the name too (nnx_toy:Toy) and is ignored: uninstall it"
+    )
+
+
 BAD = "from nnx_numpy import NumpyBackend\nclass Bad(NumpyBackend):\n    name = 'bad'\n"
 BROKEN = {
     "two claims": (
