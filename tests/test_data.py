@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from nnx.data import ArrayDataset, load
 from nnx.errors import DataError, DtypeError, LabelError, OptionError, ShapeError
 
 
-def test_rows_attributes_and_indexing():
+def test_rows_attributes_and_indexing() -> None:
     ds = ArrayDataset(
         np.arange(6).reshape(3, 2), np.array([2, 0, 1], np.uint8), 3,
         name="three", image_shape=(1, 2),
@@ -27,18 +29,18 @@ def test_rows_attributes_and_indexing():
     assert (x.tolist(), t.tolist()) == ([[4, 5], [0, 1]], [1, 2])
     x, t = ds[1:]
     assert (x.tolist(), t.tolist()) == ([[2, 3], [4, 5]], [0, 1])
-    assert [int(t) for _, t in ds] == [2, 0, 1]
+    assert [int(ds[i][1]) for i in range(3)] == [2, 0, 1]
     assert repr(ds) == "<ArrayDataset 'three': x (3, 2), t (3,), 3 classes>"
 
 
-def test_floats_keep_their_width_and_integers_are_cast():
+def test_floats_keep_their_width_and_integers_are_cast() -> None:
     ds = ArrayDataset(np.ones((2, 1), np.float64), np.ones((2, 3), np.float16))
     assert (ds.x.dtype, ds.t.dtype) == (np.float64, np.float16)
     ds = ArrayDataset([[True], [False]], [True, False])
     assert (ds.x.dtype, ds.t.dtype) == (np.float32, np.int64)
 
 
-def test_nothing_is_copied_that_need_not_be():
+def test_nothing_is_copied_that_need_not_be() -> None:
     x, t = np.ones((2, 1), np.float32), np.zeros(2, np.int64)
     ds = ArrayDataset(x, t)
     assert ds.x is x
@@ -54,16 +56,16 @@ def test_nothing_is_copied_that_need_not_be():
         ([[0, 1], [1, 3], [0, 0], [0, 0]], r"t\[1, 1\] is 3"),
     ],
 )
-def test_class_ids_out_of_range(t, message):
+def test_class_ids_out_of_range(t: Any, message: str) -> None:
     with pytest.raises(LabelError, match=message):
         ArrayDataset(np.ones((4, 2)), t, 3, name="digits")
 
 
-def test_without_classes_targets_are_not_checked():
+def test_without_classes_targets_are_not_checked() -> None:
     assert ArrayDataset(np.ones((2, 1)), [-100, 7]).t.tolist() == [-100, 7]
 
 
-def test_float_targets_of_a_classification():
+def test_float_targets_of_a_classification() -> None:
     soft = np.full((4, 3), 1 / 3)
     assert ArrayDataset(np.ones((4, 2)), soft, 3).t.dtype == np.float64
     with pytest.raises(ShapeError, match=r"shape \(4, 2\).*for 3 classes expected class ids.*4, 3"):
@@ -72,7 +74,7 @@ def test_float_targets_of_a_classification():
         ArrayDataset(np.ones((4, 2)), np.zeros(4), 3)
 
 
-def test_what_is_no_data_set():
+def test_what_is_no_data_set() -> None:
     with pytest.raises(ShapeError, match="x has 3 rows and t has 2; expected one target for each"):
         ArrayDataset(np.ones((3, 2)), [0, 1])
     with pytest.raises(ShapeError, match="x is a single number, expected one row per example"):
@@ -85,7 +87,7 @@ def test_what_is_no_data_set():
         ArrayDataset([[1.0]], range(1))
 
 
-def test_digits():
+def test_digits() -> None:
     train, test = load("digits"), load("digits", split="test")
     assert (train.x.shape, test.x.shape) == ((1437, 64), (360, 64))
     for ds in (train, test):
@@ -101,7 +103,7 @@ def test_digits():
     assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
-def test_digits_are_the_ones_that_scikit_learn_ships():
+def test_digits_are_the_ones_that_scikit_learn_ships() -> None:
     datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
     theirs = datasets.load_digits()
     train, test = load("digits"), load("digits", split="test")
@@ -109,8 +111,8 @@ def test_digits_are_the_ones_that_scikit_learn_ships():
     assert np.array_equal(np.concatenate([train.t, test.t]), theirs.target)
 
 
-def small_mnist(directory, packed=(), **replaced):
-    """Four IDX files of a few images each; `replaced` has other bytes for some of them."""
+def small_mnist(directory: Path, packed: Sequence[str] = (), replaced: Any = None) -> Path:
+    """Four IDX files of a few images each; `replaced` is other bytes by name."""
     files = {}
     for prefix, n in (("train", 3), ("t10k", 2)):
         files[f"{prefix}-images-idx3-ubyte"] = idx(
@@ -118,7 +120,7 @@ def small_mnist(directory, packed=(), **replaced):
         )
         files[f"{prefix}-labels-idx1-ubyte"] = idx(range(n), (n,))
     for name, content in files.items():
-        content = replaced.get(name.replace("-", "_"), content)
+        content = (replaced or {}).get(name, content)
         if name in packed:
             name, content = f"{name}.gz", gzip.compress(content)
         (directory / name).write_bytes(content)
@@ -126,7 +128,7 @@ def small_mnist(directory, packed=(), **replaced):
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
-def test_mnist_from_four_files_some_of_them_packed(tmp_path, name):
+def test_mnist_from_four_files_some_of_them_packed(tmp_path: Path, name: str) -> None:
     small_mnist(tmp_path, packed=("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"))
     train, test = load(name, tmp_path), load(name, str(tmp_path), split="test")
     assert (train.x.shape, test.x.shape) == ((3, 784), (2, 784))
@@ -137,7 +139,7 @@ def test_mnist_from_four_files_some_of_them_packed(tmp_path, name):
     assert (train.x.dtype, train.t.dtype, train.image_shape) == (np.float32, np.int64, (28, 28))
 
 
-def test_mnist_without_its_files(tmp_path):
+def test_mnist_without_its_files(tmp_path: Path) -> None:
     small_mnist(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     load("mnist", tmp_path)
@@ -155,38 +157,40 @@ def test_mnist_without_its_files(tmp_path):
     ("replaced", "error", "message"),
     [
         (
-            {"train_images_idx3_ubyte": idx([0, 0, 0], (3,))},
+            {"train-images-idx3-ubyte": idx([0, 0, 0], (3,))},
             DataError,
             r"train-images-idx3-ubyte holds uint8 of shape \(3,\), expected images: uint8",
         ),
         (
-            {"train_images_idx3_ubyte": idx([0.0] * 784, (1, 28, 28), "f")},
+            {"train-images-idx3-ubyte": idx([0.0] * 784, (1, 28, 28), "f")},
             DataError,
             "holds float32",
         ),
         (
-            {"train_labels_idx1_ubyte": idx([0, 0], (2,))},
+            {"train-labels-idx1-ubyte": idx([0, 0], (2,))},
             DataError,
             r"train-labels-idx1-ubyte holds uint8 of shape \(2,\), expected a label for each",
         ),
         (
-            {"train_labels_idx1_ubyte": idx([0, 11, 0], (3,))},
+            {"train-labels-idx1-ubyte": idx([0, 11, 0], (3,))},
             LabelError,
             r"mnist \(train\): t\[1\] is 11, expected a class id in 0\.\.9",
         ),
         (
-            {"train_images_idx3_ubyte": idx([0] * 784, (3, 28, 28))},
+            {"train-images-idx3-ubyte": idx([0] * 784, (3, 28, 28))},
             DataError,
             "truncated: its header says 3 x 28 x 28 of uint8, 2352 bytes, and 784 follow",
         ),
     ],
 )
-def test_mnist_with_other_files(tmp_path, replaced, error, message):
+def test_mnist_with_other_files(
+    tmp_path: Path, replaced: dict[str, bytes], error: type[Exception], message: str,
+) -> None:
     with pytest.raises(error, match=message):
-        load("mnist", small_mnist(tmp_path, **replaced))
+        load("mnist", small_mnist(tmp_path, replaced=replaced))
 
 
-def test_unknown_names_and_options(tmp_path):
+def test_unknown_names_and_options(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"load\('cifar'\): expected one of 'digits', 'fash"):
         load("cifar")
     with pytest.raises(OptionError, match=r"split='valid'\): expected 'train' or 'test'"):
@@ -197,7 +201,7 @@ def test_unknown_names_and_options(tmp_path):
         load("mnist")
 
 
-def mnist_directory():
+def mnist_directory() -> Path | None:
     given = os.environ.get("NNX_MNIST_DIR")
     beside = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "mnist"
     return Path(given) if given else beside if beside.is_dir() else None
@@ -206,7 +210,7 @@ def mnist_directory():
 @pytest.mark.skipif(
     mnist_directory() is None, reason="set NNX_MNIST_DIR to the folder of MNIST's four files"
 )
-def test_the_real_mnist():
+def test_the_real_mnist() -> None:
     directory = mnist_directory()
     train, test = load("mnist", directory), load("mnist", directory, split="test")
     assert (train.x.shape, test.x.shape) == ((60000, 784), (10000, 784))

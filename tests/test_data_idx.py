@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import struct
 import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +17,12 @@ from idx_files import CODES, idx
 from nnx.data import read_idx
 from nnx.errors import DataError, NnxError
 
+Write = Callable[..., Path]
+
 
 @pytest.fixture
-def write(tmp_path):
-    def write(content, name="file.idx"):
+def write(tmp_path: Path) -> Write:
+    def write(content: bytes, name: str = "file.idx") -> Path:
         path = tmp_path / name
         path.write_bytes(content)
         return path
@@ -38,7 +42,9 @@ def write(tmp_path):
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_every_dtype_plain_and_gzip(write, code, dtype, values, packed):
+def test_every_dtype_plain_and_gzip(
+    write: Write, code: str, dtype: str, values: list[float], packed: bool,
+) -> None:
     content = idx(values, (2, 3), code)
     array = read_idx(write(gzip.compress(content) if packed else content))
     assert array.dtype == np.dtype(dtype)
@@ -47,7 +53,7 @@ def test_every_dtype_plain_and_gzip(write, code, dtype, values, packed):
     array[0, 0] = 1  # an array of its own
 
 
-def test_content_and_not_the_name_says_whether_it_is_gzip(write):
+def test_content_and_not_the_name_says_whether_it_is_gzip(write: Write) -> None:
     content = idx([1, 2], (2,))
     assert read_idx(write(content, "unpacked.gz")).tolist() == [1, 2]
     assert read_idx(write(gzip.compress(content), "packed")).tolist() == [1, 2]
@@ -55,12 +61,12 @@ def test_content_and_not_the_name_says_whether_it_is_gzip(write):
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0, 2), (1,) * 64])
-def test_odd_shapes(write, shape):
+def test_odd_shapes(write: Write, shape: tuple[int, ...]) -> None:
     n = int(np.prod(shape))
     assert read_idx(write(idx([7] * n, shape))).shape == shape
 
 
-def test_longer_than_one_piece(write):
+def test_longer_than_one_piece(write: Write) -> None:
     values = np.arange(3_000_000, dtype=np.uint32).astype(np.uint8)
     content = idx([], (3000, 1000)) + values.tobytes()
     assert np.array_equal(read_idx(write(gzip.compress(content, 1))).ravel(), values)
@@ -91,14 +97,16 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("content", "message"), BROKEN.values(), ids=BROKEN.keys())
-def test_malformed_files_say_what_is_wrong_and_where(write, content, message):
+def test_malformed_files_say_what_is_wrong_and_where(
+    write: Write, content: bytes, message: str,
+) -> None:
     path = write(content, "broken.idx")
     with pytest.raises(DataError, match=message) as caught:
         read_idx(path)
     assert str(path) in str(caught.value)
 
 
-def test_missing_file_and_directory(tmp_path):
+def test_missing_file_and_directory(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent cannot be read \(No such file.*expected an IDX"):
         read_idx(tmp_path / "absent")
     with pytest.raises(DataError, match="cannot be read"):
@@ -106,7 +114,7 @@ def test_missing_file_and_directory(tmp_path):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_header_alone_allocates_nothing(write, packed):
+def test_a_header_alone_allocates_nothing(write: Write, packed: bool) -> None:
     content = idx([], (2**31,)) + b"\0" * 1000
     path = write(gzip.compress(content) if packed else content)
     tracemalloc.start()
@@ -122,7 +130,7 @@ SEEDS = [idx(range(6), (2, 3)), idx([0.5, -2.0], (2,), "f"), idx([1, -1, 300], (
 
 
 @st.composite
-def mutated(draw):
+def mutated(draw: st.DrawFn) -> bytes:
     """A valid file, packed or not, with a few bytes set, taken out or put in."""
     content = bytearray(draw(st.sampled_from(SEEDS)))
     packed = draw(st.sampled_from(["no", "before", "after"]))
@@ -143,7 +151,7 @@ def mutated(draw):
     return gzip.compress(bytes(content), mtime=0) if packed == "after" else bytes(content)
 
 
-def decode(content):
+def decode(content: bytes) -> tuple[tuple[int, ...], tuple[float, ...]] | None:
     """What an IDX file means, by `struct`; None where it is malformed."""
     try:
         if content[:2] == b"\x1f\x8b":
@@ -159,7 +167,9 @@ def decode(content):
 
 @settings(max_examples=400, deadline=None)
 @given(content=mutated())
-def test_any_bytes_give_an_nnx_error_or_what_they_mean(tmp_path_factory, content):
+def test_any_bytes_give_an_nnx_error_or_what_they_mean(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes,
+) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.idx"
     path.write_bytes(content)
     meaning = decode(content)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,16 +17,16 @@ from nnx.random import generator, seed
 from nnx_numpy import NumpyBackend
 
 
-def rows(n, **options):
+def rows(n: int, **options: Any) -> ArrayDataset:
     """A data set whose row i is [i], of class i."""
     return ArrayDataset(np.arange(n, dtype=np.float32)[:, None], np.arange(n), **options)
 
 
-def ids(loader):
+def ids(loader: DataLoader) -> list[list[int]]:
     return [t.tolist() for _, t in loader]
 
 
-def test_in_order_with_and_without_the_last_batch():
+def test_in_order_with_and_without_the_last_batch() -> None:
     loader = DataLoader(rows(7), 3)
     assert len(loader) == 3
     assert ids(loader) == [[0, 1, 2], [3, 4, 5], [6]]
@@ -39,7 +41,9 @@ def test_in_order_with_and_without_the_last_batch():
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (10, 3), (9, 3), (2, 5)])
-def test_every_row_once_with_its_target(n, batch_size, shuffle, drop_last):
+def test_every_row_once_with_its_target(
+    n: int, batch_size: int, shuffle: bool, drop_last: bool,
+) -> None:
     loader = DataLoader(rows(n), batch_size, shuffle, 0, drop_last)
     batches = list(loader)
     assert len(batches) == len(loader)
@@ -49,7 +53,7 @@ def test_every_row_once_with_its_target(n, batch_size, shuffle, drop_last):
         assert x[:, 0].tolist() == t.tolist()
 
 
-def test_the_order_follows_from_seed_and_epoch():
+def test_the_order_follows_from_seed_and_epoch() -> None:
     loader = DataLoader(rows(50), 50, shuffle=True, seed=3)
     first, second = ids(loader), ids(loader)
     assert first != second
@@ -62,12 +66,12 @@ def test_the_order_follows_from_seed_and_epoch():
     assert ids(DataLoader(rows(50), 50, shuffle=True, seed=4)) != first
 
 
-def test_the_order_never_changes_between_versions():
+def test_the_order_never_changes_between_versions() -> None:
     """Written down once: a run that stopped goes on in the same order with a later nnx."""
     assert ids(DataLoader(rows(8), 8, shuffle=True, seed=0)) == [[5, 3, 0, 1, 2, 4, 7, 6]]
 
 
-def test_an_epoch_left_early_counts():
+def test_an_epoch_left_early_counts() -> None:
     loader = DataLoader(rows(50), 10, shuffle=True, seed=3)
     next(iter(loader))
     assert loader.epoch == 1
@@ -76,7 +80,7 @@ def test_an_epoch_left_early_counts():
     assert ids(loader) == ids(whole)
 
 
-def test_without_a_seed_nnx_seed_fixes_the_order():
+def test_without_a_seed_nnx_seed_fixes_the_order() -> None:
     seed(5)
     first = ids(DataLoader(rows(50), 50, shuffle=True))
     other = ids(DataLoader(rows(50), 50, shuffle=True))
@@ -85,7 +89,7 @@ def test_without_a_seed_nnx_seed_fixes_the_order():
     assert other != first
 
 
-def test_a_loader_with_a_seed_leaves_the_random_numbers_alone():
+def test_a_loader_with_a_seed_leaves_the_random_numbers_alone() -> None:
     seed(5)
     expected = generator().random()
     seed(5)
@@ -95,7 +99,7 @@ def test_a_loader_with_a_seed_leaves_the_random_numbers_alone():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_dtype_is_given_to_floats_alone(dtype):
+def test_dtype_is_given_to_floats_alone(dtype: str) -> None:
     ds = ArrayDataset(np.ones((2, 1), np.float64), np.zeros((2, 3), np.float32))
     ((x, t),) = DataLoader(ds, 2, dtype=dtype)
     assert (x.dtype, t.dtype) == (np.dtype(dtype), np.dtype(dtype))
@@ -104,7 +108,7 @@ def test_dtype_is_given_to_floats_alone(dtype):
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_a_batch_has_memory_of_its_own(shuffle):
+def test_a_batch_has_memory_of_its_own(shuffle: bool) -> None:
     ds = rows(4)
     for x, t in DataLoader(ds, 4, shuffle, 0):
         x[...] = -1
@@ -124,12 +128,12 @@ def test_a_batch_has_memory_of_its_own(shuffle):
         ({"batch_size": 2, "dtype": "int8"}, "dtype='int8', expected one of float16, float32"),
     ],
 )
-def test_options_out_of_range(options, message):
+def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         DataLoader(rows(4), **options)
 
 
-def test_an_unknown_backend():
+def test_an_unknown_backend() -> None:
     with pytest.raises(UnknownBackendError, match="nowhere"):
         DataLoader(rows(4), 2, backend="nowhere")
 
@@ -146,41 +150,41 @@ class MarkedBackend(NumpyBackend):
 
     name = "marked"
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.moved = []
+        self.moved: list[str | None] = []
 
-    def owns(self, array):
+    def owns(self, array: object) -> bool:
         return isinstance(array, Marked)
 
-    def asarray(self, data, dtype=None):
+    def asarray(self, data: Any, dtype: str | None = None) -> Any:
         self.moved.append(dtype)
         return super().asarray(data, dtype).view(Marked)
 
 
 @pytest.fixture
-def marked(monkeypatch):
+def marked(monkeypatch: pytest.MonkeyPatch) -> MarkedBackend:
     made = MarkedBackend()
     monkeypatch.setitem(backend._loaded, "marked", made)
     return made
 
 
-def in_a_thread(function):
+def in_a_thread(function: Callable[[], Any]) -> Any:
     """The result of `function()` in a new thread, which starts with the process's backend."""
-    results = []
+    results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(function()))
     thread.start()
     thread.join()
     return results[0]
 
 
-def test_each_array_of_a_batch_is_moved_once(marked):
+def test_each_array_of_a_batch_is_moved_once(marked: MarkedBackend) -> None:
     batches = list(DataLoader(rows(5), 2, backend=marked))
     assert marked.moved == ["float32", None] * 3
     assert all(isinstance(a, Marked) for batch in batches for a in batch)
 
 
-def test_a_backend_by_name_by_object_or_the_current_one(marked):
+def test_a_backend_by_name_by_object_or_the_current_one(marked: MarkedBackend) -> None:
     assert DataLoader(rows(2), 2, backend="marked").backend is marked
     assert DataLoader(rows(2), 2, backend=marked).backend is marked
     with use_backend("marked"):
@@ -190,11 +194,11 @@ def test_a_backend_by_name_by_object_or_the_current_one(marked):
     assert DataLoader(rows(2), 2).backend is get_backend()
 
 
-def test_a_loader_keeps_its_creators_backend_in_another_thread(marked):
+def test_a_loader_keeps_its_creators_backend_in_another_thread(marked: MarkedBackend) -> None:
     with use_backend("marked"):
         loader = DataLoader(rows(5), 2)
 
-    def iterate():
+    def iterate() -> list[Any]:
         assert get_backend().name == "numpy"
         return list(loader)
 
@@ -203,24 +207,25 @@ def test_a_loader_keeps_its_creators_backend_in_another_thread(marked):
     assert all(type(a) is Marked for batch in batches for a in batch)
 
 
-def test_a_loader_made_before_a_block_keeps_its_backend_inside(marked):
+def test_a_loader_made_before_a_block_keeps_its_backend_inside(marked: MarkedBackend) -> None:
     loader = DataLoader(rows(5), 2)
     with use_backend("marked"):
         assert all(type(a) is np.ndarray for batch in loader for a in batch)
     assert marked.moved == []
 
 
-def test_every_backend_gives_the_same_order(marked):
+def test_every_backend_gives_the_same_order(marked: MarkedBackend) -> None:
     on_numpy = DataLoader(rows(30), 7, shuffle=True, seed=1)
     on_marked = DataLoader(rows(30), 7, shuffle=True, seed=1, backend=marked)
     assert ids(on_numpy) == ids(on_marked)
 
 
-def test_two_loaders_in_two_threads(marked):
+def test_two_loaders_in_two_threads(marked: MarkedBackend) -> None:
     """At once, on two backends over one data set: neither disturbs the other's order."""
-    ds, barrier, results = rows(200), threading.Barrier(2, timeout=60), {}
+    ds, barrier = rows(200), threading.Barrier(2, timeout=60)
+    results: dict[str, Any] = {}
 
-    def train(name, number):
+    def train(name: str, number: int) -> None:
         with use_backend(name):
             loader = DataLoader(ds, 7, shuffle=True, seed=number)
             barrier.wait()
