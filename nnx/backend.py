@@ -6,11 +6,11 @@ Creation follows the current backend; computation follows the arrays.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -30,6 +30,14 @@ Array = Any  # an array of any backend
 NUMBERS = frozenset((int, float, bool))
 
 
+class Numbers(Protocol):
+    """Numbers that change from step to step, and what they were computed from."""
+
+    def advance(self) -> list[tuple[float, ...]]:
+        """Count a step and give its numbers: called once in each step, eager or replayed."""
+        ...
+
+
 class Backend:
     """An array library as nnx uses it. A plugin subclasses this; see backends/README.md.
 
@@ -38,12 +46,14 @@ class Backend:
     kernels   overrides of ops: {op: kernels}, made with `nnx.override.Overrides`
     parent    name of the backend whose arrays and kernels this one shares, or None
     on_host   True where reading a value costs no device synchronisation
+    recording True for what stands in for a backend while `nnx.capture` records
     """
 
     api_version: int = API_VERSION
     name: str = ""
     parent: str | None = None
     on_host: bool = False
+    recording: bool = False
     xp: Any = None
     kernels: Mapping[Any, Any] = MappingProxyType({})
 
@@ -103,6 +113,26 @@ class Backend:
     def uniform(self, shape: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> Array:
         """Random numbers in [0, 1), drawn on the host so that every backend has the same ones."""
         return self.xp.astype(self.asarray(rng.random(shape, dtype=np.float32)), dtype)
+
+    def numbers(self, source: Numbers, like: Sequence[Array]) -> Sequence[tuple[Any, ...]]:
+        """The numbers of a step, one tuple for each array of `like`; a replay computes them anew.
+
+        A recording gives 0-d arrays of the dtypes of `like` in place of Python floats.
+        """
+        return source.advance()
+
+    def literal(self, array: Array) -> Array:
+        """Told of an array made of numbers that stand in the program."""
+        return array
+
+    @property
+    def lasting(self) -> Backend:
+        """The backend to make arrays with that outlive a recorded call: optimizer state."""
+        return self
+
+    def replay(self) -> Any:
+        """How `nnx.capture` runs recorded calls again (see `nnx_numpy.replay`); None: it cannot."""
+        return None
 
     def synchronize(self) -> None:
         """Wait until the device has finished."""
@@ -179,7 +209,7 @@ def _first_default() -> Backend:
 @contextmanager
 def use_backend(name: str) -> Iterator[Backend]:
     """`with use_backend("cupy"):` this block's backend, in this thread (or task) only."""
-    backend = load_backend(name)
+    backend = _stand_in(load_backend(name))
     token = _scoped.set(backend)
     try:
         yield backend
@@ -242,12 +272,11 @@ def mixed_backends(what: str, backend: Backend, other: object, argument: str) ->
     try:
         given = backend_of(other)
     except DtypeError as error:
-        return error
+        return DtypeError(f"{what}: argument {argument!r}: {error}")
     return MixedBackendsError(
         f"{what}: argument {argument!r} is an array of backend {given.name!r}, the others are of "
-        f"{backend.name!r}. Nothing moves silently: convert the array with "
-        f"nnx.asarray({argument}, backend={backend.name!r}), or the model with "
-        f"model.to({given.name!r})"
+        f"{backend.name!r}. Nothing moves silently: bring all to one of the two, arrays with "
+        f"nnx.asarray(array, backend=NAME), a model with model.to(NAME)"
     )
 
 
@@ -263,7 +292,7 @@ def asarray(data: Any, dtype: str | None = None, *, backend: str | Backend | Non
     if target.owns(data):
         return target.asarray(data, dtype)
     if isinstance(data, (list, tuple, int, float)) and not isinstance(data, np.generic):
-        data = _from_python(data, dtype)
+        data = target.literal(_from_python(data, dtype))
     if not isinstance(data, (np.ndarray, np.generic)):
         source = _owner(data)
         if source is not None:
@@ -299,6 +328,9 @@ def _from_python(data: Any, dtype: str | None) -> np.ndarray[Any, Any]:
 def to_numpy(array: Any) -> np.ndarray[Any, Any]:
     """The values of an array (or Tensor) of any backend as a NumPy array on the host."""
     array = getattr(array, "__nnx_data__", array)
+    recorder = recording()
+    if recorder is not None:
+        recorder.refuse_reading(array)
     if isinstance(array, np.ndarray):
         return array
     if isinstance(array, (np.generic, *NUMBERS)):
@@ -306,10 +338,22 @@ def to_numpy(array: Any) -> np.ndarray[Any, Any]:
     return backend_of(array).to_numpy(array)
 
 
+def recording() -> Any:
+    """The stand-in for the current backend while `nnx.capture` records in this thread, or None."""
+    scoped = _scoped.get()
+    return scoped if scoped is not None and scoped.recording else None
+
+
+def _stand_in(backend: Backend) -> Backend:
+    """What records for `backend` while `nnx.capture` does, else itself."""
+    recorder = recording()
+    return backend if recorder is None else recorder.instead_of(backend)
+
+
 def _resolve(backend: str | Backend | None) -> Backend:
     if backend is None:
         return get_backend()
-    return load_backend(backend) if isinstance(backend, str) else backend
+    return _stand_in(load_backend(backend)) if isinstance(backend, str) else backend
 
 
 def moved(array: Array, backend: Backend) -> Array:

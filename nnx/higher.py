@@ -18,8 +18,7 @@ class Reader:
 
     def __init__(self, node: Node) -> None:
         self.node = node
-        self.extras: dict[str, Any] | None = None
-        self.y: Any = None
+        self.again: tuple[Any, dict[str, Any]] | None = None
 
     def read(self, name: str) -> Any:
         node = self.node
@@ -49,15 +48,17 @@ class Reader:
 
     def _again(self) -> tuple[Any, dict[str, Any]]:
         """The portable forward once more, recorded, for extras with a history."""
-        if self.extras is None:
+        if self.again is None:
             node = self.node
             names = node.op.signature.arrays
             variadic = node.op.signature.variadic
             args = self._argument(names[0]) if variadic else map(self._argument, names)
             got = recorded_call(node.backend)(node.op.forward, tuple(args), node.attrs)
             with_extras = type(got) is tuple and len(got) == 2 and type(got[1]) is dict
-            self.y, self.extras = got if with_extras else (got, {})
-        return self.y, self.extras
+            again: tuple[Any, dict[str, Any]] = got if with_extras else (got, {})
+            self.again = again
+            return again
+        return self.again
 
 
 def _revive(data: Any, edge: Edge | None) -> Any:

@@ -145,8 +145,9 @@ class Op(Generic[P]):
         if attrs or len(args) != len(self.signature.arrays):
             bound = self.bind(args, attrs)
         for a in bound[0]:
-            if hasattr(a, "__nnx_op__"):
-                return type(a).__nnx_op__(self, *bound)
+            takes_over = getattr(a, "__nnx_op__", None)
+            if takes_over is not None:
+                return takes_over(self, *bound)
         return self.compute(*bound)[2]
 
     def bind(
@@ -184,7 +185,10 @@ class Op(Generic[P]):
         if backend is None:
             return self.compute(tuple(map(_plain, args)), attrs)
         if self._check is not None:
-            self._check(backend, *args, **attrs)
+            if backend.recording:
+                backend.check(self._check, args, attrs)  # type: ignore[attr-defined]
+            else:
+                self._check(backend, *args, **attrs)
         kernels = self._resolved.get(backend) or self._resolve(backend)
         try:
             y = backend.call(kernels.forward, args, attrs)
@@ -204,6 +208,7 @@ class Op(Generic[P]):
         None if there are NumPy scalars among them: they count as Python numbers.
         """
         backend: Backend | None = None
+        dtype: Any = None
         for i, a in enumerate(args):
             if type(a) in NUMBERS or a is None:
                 continue
@@ -240,11 +245,12 @@ class Op(Generic[P]):
         strict = {n: d for n, d in names.items() if n.partition("[")[0] in smooth or "float" in d}
         if len(set(strict.values())) > 1:
             given = ", ".join(f"{name} is {dtype}" for name, dtype in strict.items())
-            floats = [d for d in strict.values() if "float" in d] or ["float32"]
+            (data, first), *rest = sorted(strict.items(), key=lambda item: "float" in item[1])
+            other = next(dtype for _, dtype in rest if dtype != first)
+            model = f", or the model with model.astype({first!r})" if "float" in first else ""
             raise DtypeError(
-                f"{self.name}: {given}; nothing is promoted silently. Cast one: "
-                f"nnx.astype(array, {floats[0]!r}), nnx.asarray(data, {floats[0]!r}) or "
-                f"model.astype({floats[0]!r})"
+                f"{self.name}: {given}; nothing is promoted silently. Cast the data with "
+                f"nnx.asarray({data}, {other!r}){model}"
             )
 
     def _explain(

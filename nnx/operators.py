@@ -93,7 +93,7 @@ class Operators:
         return _call("not_equal", self, other)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return _call("getitem", self, index)
+        return _call("getitem", self, _bare(index))
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         return _call("sum", self, axis=axis, keepdims=keepdims)
@@ -119,6 +119,13 @@ class Operators:
     def T(self) -> Tensor:
         """All axes reversed, as `numpy.ndarray.T`."""
         return _call("permute_dims", self, tuple(reversed(range(len(self.shape)))))
+
+
+def _bare(index: Any) -> Any:
+    """Tensors of ids as their arrays: an index is an attribute of the op, not an argument."""
+    if isinstance(index, tuple):
+        return tuple(_bare(part) for part in index)
+    return getattr(index, "__nnx_data__", index)
 
 
 def _call(name: str, *args: Any, **attrs: Any) -> Tensor:

@@ -17,10 +17,12 @@ class Overrides(Mapping[Any, Any]):
     derivative(op, "x")     one derivative kernel; it reads what the portable one may read
     fused(op)               forward and derivatives together, with extras of their own
     update(update)          an update kernel that writes in place
+    prepare(kernel)         how `nnx.capture` repeats one of these kernels without new arrays
     """
 
     def __init__(self) -> None:
         self.table: dict[Any, Any] = {}
+        self.prepared: dict[Kernel, Callable[..., Any]] = {}
 
     def __getitem__(self, target: Any) -> Any:
         return self.table[target]
@@ -63,6 +65,20 @@ class Overrides(Mapping[Any, Any]):
             _check_parameters(kernel, target)
             self.table[target] = kernel
             return kernel
+
+        return define
+
+    def prepare(self, kernel: Kernel | Op[...]) -> Callable[[Kernel], Kernel]:
+        """Register `f(empty, results, xp, *arrays, **attributes)` for one of the backend's kernels.
+
+        It returns calls (function, args, attributes) that write what the kernel returned when it
+        was recorded, `results`, from what then lies in its arguments; or None, and the kernel runs
+        again and its results are copied. `empty(shape, dtype)` gives scratch that stays.
+        """
+
+        def define(f: Kernel) -> Kernel:
+            self.prepared[kernel.forward if isinstance(kernel, Op) else kernel] = f
+            return f
 
         return define
 

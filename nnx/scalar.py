@@ -49,8 +49,26 @@ def _lift(f: Callable[..., Any]) -> Callable[..., Scalar]:
     return function
 
 
-for _name in ("add", "sub", "mul", "truediv", "pow"):
-    _f = getattr(operator, _name)
+def _divide(a: Number, b: Number) -> float:
+    try:
+        return a / b
+    except ZeroDivisionError:
+        return math.copysign(math.inf, a) * math.copysign(1, b) if a else math.nan
+
+
+def _power(a: Number, b: Number) -> Number:
+    try:
+        y = a**b
+    except (ZeroDivisionError, OverflowError):
+        return -math.inf if a < 0 and b % 2 else math.inf
+    return math.nan if isinstance(y, complex) else y
+
+
+_ARITHMETIC: dict[str, Callable[..., Any]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul,
+    "truediv": _divide, "pow": _power,
+}  # fmt: skip
+for _name, _f in _ARITHMETIC.items():
     setattr(Scalar, f"__{_name}__", _lift(_f))
     setattr(Scalar, f"__r{_name}__", _lift(lambda a, b, f=_f: f(b, a)))
 for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "and_", "or_", "invert"):
@@ -87,9 +105,9 @@ class ScalarNamespace:
     add = staticmethod(_lift(operator.add))
     subtract = staticmethod(_lift(operator.sub))
     multiply = staticmethod(_lift(operator.mul))
-    divide = staticmethod(_lift(operator.truediv))
+    divide = staticmethod(_lift(_divide))
     negative = staticmethod(_lift(operator.neg))
-    pow = staticmethod(_lift(operator.pow))
+    pow = staticmethod(_lift(_power))
     maximum = staticmethod(_lift(lambda a, b: b if b > a or b != b else a))
     minimum = staticmethod(_lift(lambda a, b: b if b < a or b != b else a))
     sign = staticmethod(_lift(lambda x: (x > 0) - (x < 0) if x == x else x))

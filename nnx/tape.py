@@ -92,6 +92,8 @@ def record(op: Op[...], args: tuple[Any, ...], attrs: Mapping[str, Any]) -> Any:
             bare.append(a)
             wanted.append(False)
     backend, kernels, y, extras = op.compute(tuple(bare), attrs)
+    if backend.recording:
+        backend.used(args)  # type: ignore[attr-defined]
     if True in wanted:
         plan: Plan | None = kernels.plans.get(tuple(wanted))
         if plan is None:

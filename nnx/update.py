@@ -31,12 +31,14 @@ class Update:
         backend = backend_of(args[self.positions[0]])
         kernel, writes = self._resolved.get(backend) or self._resolve(backend)
         values = backend.call(kernel, args, attrs)
+        held: tuple[Any, ...]
         if writes:
             held = tuple([args[i] for i in self.positions])
         else:
-            pairs = zip(self.positions, values if type(values) is tuple else (values,), strict=True)
+            results = values if type(values) is tuple else (values,)
+            pairs = zip(self.positions, results, strict=True)
             held = tuple([backend.write(args[i], value) for i, value in pairs])
-        return held if len(held) > 1 else held[0]
+        return held if len(self.positions) > 1 else held[0]
 
     def _resolve(self, backend: Backend) -> tuple[Kernel, bool]:
         """The kernel for that backend, and whether it writes by itself."""

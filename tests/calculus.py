@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import nnx
 import numpy as np
+import pytest
+
+import nnx
 from nnx.backend import Backend
 from nnx.op import Op
 
@@ -86,3 +88,9 @@ def host(arrays: Sequence[Any]) -> list[Host]:
 def owned(backend: Backend, arrays: Sequence[Any]) -> bool:
     """Whether all are arrays of the backend; NumPy scalars are not."""
     return all(backend.owns(a) for a in arrays)
+
+
+def skip_where_strict(backend: Backend) -> None:
+    """For calls that NumPy, CuPy and others have beyond the standard."""
+    if "strict" in getattr(backend.xp, "__name__", ""):
+        pytest.skip("the Array API standard has no such index")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
+
+import plugin_dirs
+import pytest
 
 import nnx
-import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--backend", default="numpy", metavar="NAME", help="the backend that the suite runs on"
     )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "gpu: needs a CUDA GPU and cupy")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -39,3 +39,17 @@ def backend(request: pytest.FixtureRequest) -> Iterator[nnx.Backend]:
     """The backend under test, current for the test."""
     with nnx.use_backend(request.param) as current:
         yield current
+
+
+@pytest.fixture
+def strict(tmp_path: Path) -> Iterator[str]:
+    """The name of a second backend: the example plugin, installed for this test if it is not."""
+    if importlib.util.find_spec("array_api_strict") is None:
+        pytest.skip("array-api-strict is not installed")
+    if "strict" in nnx.backends():
+        yield "strict"
+        return
+    plugin_dirs.install(tmp_path, "nnx-strict", {"strict": "nnx_strict:StrictBackend"})
+    with plugin_dirs.fresh_process(tmp_path), pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(plugin_dirs.ROOT / "examples" / "strict_backend")
+        yield "strict"

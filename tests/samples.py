@@ -7,106 +7,26 @@ function has no derivative, so that central differences hold for every case but 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
+from makers import (
+    Case,
+    Maker,
+    apart,
+    ids,
+    mask,
+    normal,
+    onehot,
+    positive,
+    shifted,
+    soft,
+    some_ignored,
+    unit,
+)
+
 import nnx
-import numpy as np
 from nnx.op import REGISTRY, Op
-
-Draw = Callable[[np.random.Generator], np.ndarray[Any, Any]]
-
-
-@dataclass(frozen=True)
-class Maker:
-    """Draws one array; floats come in the dtype under test."""
-
-    shape: tuple[int, ...]
-    draw: Draw
-
-
-@dataclass
-class Case:
-    """One call of an op.
-
-    smooth     whether central differences hold (a cast to float32 is too coarse for them)
-    standard   whether the Array API standard covers the call; NumPy and CuPy go beyond it
-    """
-
-    args: tuple[Any, ...]
-    attrs: dict[str, Any]
-    smooth: bool = True
-    standard: bool = True
-    op: Op[...] = field(init=False)
-    id: str = field(init=False)
-
-    def make(self, dtype: str, seed: int = 0) -> tuple[list[Any], dict[str, Any]]:
-        """Arguments and attributes with NumPy arrays; the floats of float32 are float64's, cut."""
-        rng = np.random.default_rng([zlib.crc32(self.id.encode()), seed])
-        args = [_made(a, rng, dtype) for a in self.args]
-        return args, {k: _made(v, rng, dtype) for k, v in self.attrs.items()}
-
-
-def _made(value: Any, rng: np.random.Generator, dtype: str) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_made(v, rng, dtype) for v in value)
-    if not isinstance(value, Maker):
-        return value
-    array = np.asarray(value.draw(rng)).reshape(value.shape)
-    return array.astype(dtype) if array.dtype.kind == "f" else array
-
-
-def normal(*shape: int) -> Maker:
-    return Maker(shape, lambda rng: rng.standard_normal(shape))
-
-
-def positive(*shape: int) -> Maker:
-    return Maker(shape, lambda rng: rng.uniform(0.5, 2.0, shape))
-
-
-def unit(*shape: int) -> Maker:
-    return Maker(shape, lambda rng: rng.random(shape))
-
-
-def apart(*shape: int, shift: float = 0.0) -> Maker:
-    """Distinct values, at least 0.05 from one another, from 0 and from those of another shift."""
-    n = int(np.prod(shape))
-    return Maker(shape, lambda rng: (rng.permutation(n) - n // 2 + 0.5 + shift) / 4)
-
-
-def soft(*shape: int) -> Maker:
-    """Rows that sum to 1, no entry so small that the logarithm bends much within a step."""
-
-    def draw(rng: np.random.Generator) -> np.ndarray[Any, Any]:
-        rows = 0.2 + rng.random(shape)
-        return rows / rows.sum(-1, keepdims=True)
-
-    return Maker(shape, draw)
-
-
-def onehot(*shape: int) -> Maker:
-    return Maker(shape, lambda rng: np.eye(shape[-1])[rng.integers(0, shape[-1], shape[:-1])])
-
-
-def ids(*shape: int, below: int, dtype: str = "int64", low: int = 0) -> Maker:
-    return Maker(shape, lambda rng: rng.integers(low, below, shape).astype(dtype))
-
-
-def some_ignored(*shape: int, below: int) -> Maker:
-    """Class ids of which the first is kept and the last is 2, the id that the case ignores."""
-
-    def draw(rng: np.random.Generator) -> np.ndarray[Any, Any]:
-        t = rng.integers(0, below, shape)
-        t.flat[0], t.flat[-1] = 0, 2
-        return t
-
-    return Maker(shape, draw)
-
-
-def mask(*shape: int) -> Maker:
-    return Maker(shape, lambda rng: rng.random(shape) < 0.5)
 
 
 def case(*args: Any, smooth: bool = True, standard: bool = True, **attrs: Any) -> Case:
@@ -124,10 +44,6 @@ def binary(first: Callable[..., Maker], second: Callable[..., Maker]) -> list[Ca
     ]  # fmt: skip
     pairs = [case(first(*a), second(*b)) for a, b in shapes]
     return [*pairs, case(first(2, 3), 1.7), case(1.7, second(2, 3))]
-
-
-def shifted(*shape: int) -> Maker:
-    return apart(*shape, shift=0.3)
 
 
 def reductions(make: Callable[..., Maker]) -> list[Case]:
@@ -203,16 +119,19 @@ ARRANGING: dict[str, list[Case]] = {
     "mean": reductions(normal),
     "max": reductions(apart),
     "min": reductions(apart),
-    "var": [*reductions(normal), case(normal(2, 3), correction=1), case(normal(4, 3), axis=0, correction=1)],
+    "var": [*reductions(normal), case(normal(2, 3), correction=1),
+    case(normal(4, 3), axis=0, correction=1)],
     "logsumexp": reductions(normal),
     "softmax": along(normal),
     "log_softmax": along(normal),
     "reshape": [
-        case(normal(2, 3), shape=(3, 2)), case(normal(2, 3), shape=(-1,)), case(normal(), shape=(1, 1)),
+        case(normal(2, 3), shape=(3, 2)), case(normal(2, 3), shape=(-1,)),
+        case(normal(), shape=(1, 1)),
         case(normal(1, 1), shape=()), case(normal(0, 3), shape=(3, 0)),
     ],
     "permute_dims": [
-        case(normal(), axes=()), case(normal(2, 3), axes=(1, 0)), case(normal(2, 3, 4), axes=(2, 0, 1)),
+        case(normal(), axes=()), case(normal(2, 3), axes=(1, 0)),
+        case(normal(2, 3, 4), axes=(2, 0, 1)),
         case(normal(2, 3, 4), axes=(-1, 0, -2)), case(normal(0, 3), axes=(1, 0)),
     ],
     "matrix_transpose": [case(normal(2, 3)), case(normal(4, 2, 3)), case(normal(0, 3))],
@@ -225,21 +144,27 @@ ARRANGING: dict[str, list[Case]] = {
         case(normal(1, 0), axis=0), case(normal(1), axis=0),
     ],
     "broadcast_to": [
-        case(normal(3), shape=(2, 3)), case(normal(2, 1), shape=(4, 2, 3)), case(normal(), shape=(2,)),
-        case(normal(2, 3), shape=(2, 3)), case(normal(1), shape=(0,)), case(normal(0, 1), shape=(0, 3)),
+        case(normal(3), shape=(2, 3)), case(normal(2, 1), shape=(4, 2, 3)),
+        case(normal(), shape=(2,)),
+        case(normal(2, 3), shape=(2, 3)), case(normal(1), shape=(0,)),
+        case(normal(0, 1), shape=(0, 3)),
     ],
     "concat": [
         case(normal(2, 3), normal(1, 3)), case(normal(2, 1), normal(2, 3), normal(2, 2), axis=1),
-        case(normal(2, 3), normal(2, 1), axis=-1), case(normal(2)), case(normal(0, 3), normal(2, 3)),
+        case(normal(2, 3), normal(2, 1), axis=-1), case(normal(2)),
+        case(normal(0, 3), normal(2, 3)),
         case(normal(0, 3), normal(0, 3)),
     ],
     "stack": [
-        case(normal(), normal()), case(normal(2, 3), normal(2, 3)), case(normal(2), normal(2), axis=1),
+        case(normal(), normal()), case(normal(2, 3), normal(2, 3)),
+        case(normal(2), normal(2), axis=1),
         case(normal(2, 3), normal(2, 3), normal(2, 3), axis=-1), case(normal(0, 3), normal(0, 3)),
     ],
     "split": [
-        case(normal(6), sizes=3), case(normal(5, 2), sizes=(2, 3)), case(normal(2, 6), sizes=(1, 5), axis=1),
-        case(normal(2, 4), sizes=2, axis=-1), case(normal(3), sizes=(0, 3)), case(normal(0, 3), sizes=2),
+        case(normal(6), sizes=3), case(normal(5, 2), sizes=(2, 3)),
+        case(normal(2, 6), sizes=(1, 5), axis=1),
+        case(normal(2, 4), sizes=2, axis=-1), case(normal(3), sizes=(0, 3)),
+        case(normal(0, 3), sizes=2),
     ],
     "getitem": [
         case(normal(), index=()), case(normal(5), index=2), case(normal(4, 3), index=-1),
@@ -256,32 +181,41 @@ ARRANGING: dict[str, list[Case]] = {
     ],
     "getitem_adjoint": [
         case(normal(), index=2, shape=(5,)), case(normal(3), index=1, shape=(4, 3)),
-        case(normal(2, 3), index=slice(1, 3), shape=(4, 3)), case(normal(0, 3), index=slice(2, 2), shape=(4, 3)),
+        case(normal(2, 3), index=slice(1, 3), shape=(4, 3)),
+        case(normal(0, 3), index=slice(2, 2), shape=(4, 3)),
         case(normal(6), index=(ids(6, below=4), ids(6, below=3)), shape=(4, 3)),
         case(normal(7), index=ids(7, below=3), shape=(3,)),
         case(normal(6, 3), index=ids(6, below=4), shape=(4, 3), standard=False),
     ],
     "take": [
-        case(normal(5), ids(7, below=5)), case(normal(4, 3), ids(6, below=4)), case(normal(4, 3), ids(2, 2, below=3), axis=1),
+        case(normal(5), ids(7, below=5)), case(normal(4, 3), ids(6, below=4)),
+        case(normal(4, 3), ids(2, 2, below=3), axis=1),
         case(normal(2, 3, 4), ids(5, below=4), axis=-1), case(normal(4, 3), ids(below=4)),
         case(normal(4, 3), ids(0, below=4)), case(normal(0, 3), ids(2, below=3), axis=1),
         case(normal(4, 3), ids(3, below=4, dtype="int32")),
+        case(normal(4, 3), ids(9, below=4, low=-4)),
     ],
     "scatter_add": [
         case(normal(7), ids(7, below=5), size=5), case(normal(6, 3), ids(6, below=4), size=4),
-        case(normal(4, 2, 2), ids(2, 2, below=3), size=3, axis=1), case(normal(3), ids(below=4), size=4),
-        case(normal(2, 3, 5), ids(5, below=4), size=4, axis=2), case(normal(0, 3), ids(0, below=4), size=4),
+        case(normal(4, 2, 2), ids(2, 2, below=3), size=3, axis=1),
+        case(normal(3), ids(below=4), size=4),
+        case(normal(2, 3, 5), ids(5, below=4), size=4, axis=2),
+        case(normal(0, 3), ids(0, below=4), size=4),
         case(normal(3, 3), ids(3, below=4, dtype="int32"), size=4),
+        case(normal(9, 2), ids(9, below=4, low=-4), size=4),
     ],
 }  # fmt: skip
 
 LINEAR: dict[str, list[Case]] = {
     "matmul": [
         case(normal(3), normal(3)), case(normal(2, 3), normal(3, 4)), case(normal(2, 3), normal(3)),
-        case(normal(3), normal(3, 4)), case(normal(5, 2, 3), normal(5, 3, 4)), case(normal(5, 2, 3), normal(3, 4)),
+        case(normal(3), normal(3, 4)), case(normal(5, 2, 3), normal(5, 3, 4)),
+        case(normal(5, 2, 3), normal(3, 4)),
         case(normal(2, 3), normal(5, 3, 4)), case(normal(2, 1, 2, 3), normal(4, 3, 2)),
-        case(normal(5, 2, 3), normal(3)), case(normal(3), normal(5, 3, 4)), case(normal(2, 1, 3), normal(1, 3, 2)),
-        case(normal(0, 3), normal(3, 4)), case(normal(2, 0), normal(0, 3)), case(normal(0, 2, 3), normal(3, 4)),
+        case(normal(5, 2, 3), normal(3)), case(normal(3), normal(5, 3, 4)),
+        case(normal(2, 1, 3), normal(1, 3, 2)),
+        case(normal(0, 3), normal(3, 4)), case(normal(2, 0), normal(0, 3)),
+        case(normal(0, 2, 3), normal(3, 4)),
     ],
     "affine": [
         case(normal(2, 3), normal(3, 4), normal(4)), case(normal(2, 3), normal(3, 4)),
@@ -294,28 +228,40 @@ LINEAR: dict[str, list[Case]] = {
 LOSSES: dict[str, list[Case]] = {
     "mean_squared_error": [*pairs_of_rows(normal, normal), case(normal(), normal())],
     "mean_absolute_error": [*pairs_of_rows(apart, shifted), case(apart(), shifted())],
-    "huber": [case(normal(), normal()), *pairs_of_rows(normal, normal), *pairs_of_rows(apart, shifted, delta=0.26)],
-    "categorical_crossentropy": [case(positive(), unit()), *pairs_of_rows(soft, soft), *pairs_of_rows(soft, onehot)],
+    "huber": [case(normal(), normal()), *pairs_of_rows(normal, normal),
+    *pairs_of_rows(apart, shifted, delta=0.26)],
+    "categorical_crossentropy": [case(positive(), unit()), *pairs_of_rows(soft, soft),
+    *pairs_of_rows(soft, onehot)],
     "sigmoid_cross_entropy": [
         case(normal(), unit()), *pairs_of_rows(normal, unit),
-        case(normal(2, 3), ids(2, 3, below=2)), case(normal(2, 3), ids(2, 3, below=2, dtype="int32")),
+        case(normal(2, 3), ids(2, 3, below=2)),
+        case(normal(2, 3), ids(2, 3, below=2, dtype="int32")),
     ],
     "softmax_cross_entropy": [
         *(
             case(normal(4, 5), *rest, reduction=r, label_smoothing=s)
             for r in ("mean", "sum", "none")
             for s in (0.0, 0.1)
-            for rest in ((ids(4, below=5),), (ids(4, below=5), positive(5)), (onehot(4, 5),), (soft(4, 5), positive(5)))
+            for rest in (
+                (ids(4, below=5),), (ids(4, below=5), positive(5)),
+                (onehot(4, 5),), (soft(4, 5), positive(5)),
+            )
         ),
         *(
-            case(normal(4, 5), some_ignored(4, below=5), *rest, reduction=r, ignore_index=2, label_smoothing=s)
+            case(
+                normal(4, 5), some_ignored(4, below=5), *rest,
+                reduction=r, ignore_index=2, label_smoothing=s,
+            )
             for r in ("mean", "sum", "none")
             for s in (0.0, 0.1)
             for rest in ((), (positive(5),))
         ),
-        case(normal(2, 3, 5), ids(2, 3, below=5)), case(normal(2, 3, 5), ids(2, 3, below=5), reduction="none"),
-        case(normal(2, 3, 5), soft(2, 3, 5)), case(normal(5), ids(below=5)), case(normal(5), soft(5)),
-        case(normal(4, 5), ids(4, below=5, dtype="int32")), case(normal(0, 5), ids(0, below=5), reduction="sum"),
+        case(normal(2, 3, 5), ids(2, 3, below=5)),
+        case(normal(2, 3, 5), ids(2, 3, below=5), reduction="none"),
+        case(normal(2, 3, 5), soft(2, 3, 5)), case(normal(5), ids(below=5)),
+        case(normal(5), soft(5)),
+        case(normal(4, 5), ids(4, below=5, dtype="int32")),
+        case(normal(0, 5), ids(0, below=5), reduction="sum"),
         case(normal(0, 5), ids(0, below=5), reduction="none"), case(normal(3, 1), ids(3, below=1)),
     ],
 }  # fmt: skip

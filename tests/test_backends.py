@@ -277,8 +277,8 @@ def test_mixed_backends(strict: str) -> None:
     x, w = np.ones((1, 2)), nnx.asarray(np.ones((2, 1)), backend=strict)
     assert error(nnx.MixedBackendsError, nnx.matmul, x, w) == (
         "matmul: argument 'x2' is an array of backend 'strict', the others are of 'numpy'. Nothing "
-        "moves silently: convert the array with nnx.asarray(x2, backend='numpy'), or the model "
-        "with model.to('strict')"
+        "moves silently: bring all to one of the two, arrays with "
+        "nnx.asarray(array, backend=NAME), a model with model.to(NAME)"
     )
     text = error(nnx.MixedBackendsError, nnx.concat, x, x, nnx.asarray(x, backend=strict))
     assert text.startswith("concat: argument 'xs[2]' is an array of backend 'strict'")

@@ -78,8 +78,8 @@ def test_mixing_devices_names_both(cupy: FakeCupy, loaded_before: bool) -> None:
         nnx.add(x, there)
     assert str(caught.value) == (
         "add: argument 'x2' is an array of backend 'cupy:1', the others are of 'cupy'. Nothing "
-        "moves silently: convert the array with nnx.asarray(x2, backend='cupy'), or the model "
-        "with model.to('cupy:1')"
+        "moves silently: bring all to one of the two, arrays with "
+        "nnx.asarray(array, backend=NAME), a model with model.to(NAME)"
     )
 
 

@@ -232,3 +232,44 @@ def test_eval_and_no_grad_keep_nothing() -> None:
         net.backward(dout)
     net.forward(x)
     net.backward(dout)
+
+
+def test_arrays_in_a_list() -> None:
+    class Join(L.Layer):
+        def forward(self, xs: Any, axis: int = 0) -> Any:
+            return nnx.concat(xs, axis=axis) * 2
+
+    join, a, b = Join(), np.array([1.0, 2.0]), np.array([3.0])
+    np.testing.assert_array_equal(join.forward([a, b]), [2, 4, 6])
+    da, db = join.backward(np.array([1.0, 10.0, 100.0]))
+    assert (da.tolist(), db.tolist()) == ([2, 20], [200])
+    leaf = nnx.Tensor(a, requires_grad=True)
+    join((leaf, nnx.Tensor(b))).sum().backward()
+    assert leaf.grad.tolist() == [2, 2]
+
+
+def test_a_forward_from_a_mixin() -> None:
+    class Doubled:
+        def forward(self, x: Any) -> Any:
+            return x * 2
+
+    class Layer(Doubled, L.Layer):
+        pass
+
+    layer = Layer()
+    assert layer.forward(np.ones(1)).tolist() == [2]
+    assert layer.backward(np.ones(1)).tolist() == [2]
+
+
+def test_constants_are_bare_in_both_modes() -> None:
+    class Kinds(L.Layer):
+        constants = ("t",)
+
+        def forward(self, x: Any, t: Any) -> Any:
+            assert isinstance(x, nnx.Tensor) and isinstance(t, np.ndarray)
+            return x * 2
+
+    layer = Kinds()
+    for mode in (True, False):
+        layer.train(mode).forward(np.ones(2), np.ones(2))
+        layer.train(mode).forward(np.ones(2), t=np.ones(2))

@@ -1,4 +1,4 @@
-"""What holds for every op, on every sample of it, in both float widths, on the backend under test."""
+"""What holds for every op, on every sample of it, on the backend under test."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import itertools
 from typing import Any
 
 import calculus
-import nnx
 import numpy as np
 import pytest
 import recording
 import samples
 from calculus import Host, host, outputs, placed, smooth_positions
-from samples import Case
+from makers import Case, Maker
+
+import nnx
+from nnx.backend import override_for
 
 FLOATS = ("float32", "float64")
 Attrs = dict[str, Any]
@@ -27,10 +29,9 @@ ELEMENTWISE = sorted(set(samples.ELEMENTWISE) - {"astype", "dropout"})
 @pytest.fixture(autouse=True)
 def supported(request: pytest.FixtureRequest) -> None:
     """Cases beyond the standard are for libraries that go beyond it."""
-    case = request.node.callspec.params.get("case") if hasattr(request.node, "callspec") else None
-    if case is not None and not case.standard and "backend" in request.fixturenames:
-        if "strict" in request.getfixturevalue("backend").xp.__name__:
-            pytest.skip("the Array API standard has no such index")
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    if {"case", "backend"} <= parameters.keys() and not parameters["case"].standard:
+        calculus.skip_where_strict(request.getfixturevalue("backend"))
 
 
 def test_every_op_has_samples() -> None:
@@ -40,11 +41,11 @@ def test_every_op_has_samples() -> None:
 def test_samples_cover_what_ops_must_stand() -> None:
     """Arrays without elements everywhere, 0-d arrays and broadcasting wherever they make sense."""
     for name, cases in samples.SAMPLES.items():
-        made = [[a.shape for a in c.args if isinstance(a, samples.Maker)] for c in cases]
+        made = [[a.shape for a in c.args if isinstance(a, Maker)] for c in cases]
         assert any(0 in shape for shapes in made for shape in shapes), name
         assert name in samples.NEEDS_AN_AXIS or any(() in shapes for shapes in made), name
     for name in ("add", "subtract", "multiply", "divide", "pow", "maximum", "minimum", "where"):
-        assert any(len({a.shape for a in c.args if isinstance(a, samples.Maker)}) > 1
+        assert any(len({a.shape for a in c.args if isinstance(a, Maker)}) > 1
                    for c in samples.SAMPLES[name])  # fmt: skip
 
 
@@ -67,9 +68,7 @@ def on_backend(args: list[Any], attrs: Attrs) -> tuple[list[Any], Attrs]:
 
 @each_dtype
 @each_case
-def test_dtype_is_kept_and_results_are_arrays(
-    case: Case, dtype: str, backend: nnx.Backend
-) -> None:
+def test_dtype_is_kept_and_results_are_arrays(case: Case, dtype: str, backend: nnx.Backend) -> None:
     args, attrs = on_backend(*case.make(dtype))
     y = outputs(case.op(*args, **attrs))
     expected = case.attrs["dtype"] if case.op.name == "astype" else dtype
@@ -120,7 +119,9 @@ def laid_out(a: Host, layout: str) -> Any:
 def test_memory_layout_does_not_matter(case: Case, layout: str, backend: nnx.Backend) -> None:
     args, made = case.make("float64")
     straight, attrs = on_backend(args, made)
-    other = [laid_out(a, layout) if isinstance(a, np.ndarray) and a.ndim else placed(a) for a in args]
+    other = [
+        laid_out(a, layout) if isinstance(a, np.ndarray) and a.ndim else placed(a) for a in args
+    ]
     y = calculus.value(case.op, args, made)
     douts = calculus.like(y)
     turned = [laid_out(d, layout) if d.ndim else placed(d) for d in douts]
@@ -141,9 +142,7 @@ def test_backward_is_the_adjoint_of_forward(case: Case, seed: int, backend: nnx.
     v = calculus.like([args[i] for i in places], seed)
     jv = calculus.directional(case.op, args, attrs, places, v)
     w = calculus.like(jv, seed + 7)
-    _, grads = calculus.gradients(
-        case.op, *on_backend(args, attrs), [nnx.asarray(d) for d in w]
-    )
+    _, grads = calculus.gradients(case.op, *on_backend(args, attrs), [nnx.asarray(d) for d in w])
     left, right = calculus.inner(jv, w), calculus.inner(v, host(grads))
     assert left == pytest.approx(right, rel=1e-6, abs=1e-7)
 
@@ -155,9 +154,7 @@ def test_each_entry_of_each_gradient(case: Case, backend: nnx.Backend) -> None:
     args, attrs = case.make("float64", 2)
     places = smooth_positions(case.op, args)
     w = calculus.like(calculus.value(case.op, args, attrs))
-    _, grads = calculus.gradients(
-        case.op, *on_backend(args, attrs), [nnx.asarray(d) for d in w]
-    )
+    _, grads = calculus.gradients(case.op, *on_backend(args, attrs), [nnx.asarray(d) for d in w])
     for place, g in zip(places, host(grads), strict=True):
         expected = np.zeros(args[place].shape)
         for entry in np.ndindex(expected.shape):
@@ -188,17 +185,41 @@ def test_recorded_calls_replay_to_the_same_values(case: Case, backend: nnx.Backe
     attrs = {k: placed(v) for k, v in now[1].items()}  # attributes belong to the call
     log = recording.Log(backend)
     args = [recording.Traced(log, placed(a)) if isinstance(a, np.ndarray) else a for a in now[0]]
-    y, traced_douts, grads = _portable(case, log, args, attrs, lambda d: recording.Traced(log, placed(d)))
+    y, traced_douts, grads = _portable(
+        case, log, args, attrs, lambda d: recording.Traced(log, placed(d))
+    )
     fresh = [placed(d) for d in calculus.like(host([t.array for t in traced_douts]), 9)]
-    eager_y, _, eager_grads = _portable(case, backend.xp, list(map(placed, later[0])), attrs, None, fresh)
+    eager_y, _, eager_grads = _portable(
+        case, backend.xp, list(map(placed, later[0])), attrs, None, fresh
+    )
     arrays = [(t, a) for t, a in zip(args, later[0], strict=True) if isinstance(a, np.ndarray)]
-    value_of = log.replay([*((t, placed(a)) for t, a in arrays), *zip(traced_douts, fresh, strict=True)])
+    value_of = log.replay(
+        [*((t, placed(a)) for t, a in arrays), *zip(traced_douts, fresh, strict=True)]
+    )
     assert log.calls or case.op.name in ("split", "getitem", "clip", "broadcast_to")
     for traced, eager in zip([*y, *grads], [*eager_y, *eager_grads], strict=True):
         assert np.array_equal(
             nnx.to_numpy(backend.result(value_of(traced))), nnx.to_numpy(backend.result(eager)),
             equal_nan=True,
         )  # fmt: skip
+
+
+def test_overrides_equal_portable_kernels(backend: nnx.Backend) -> None:
+    for case in samples.CASES:
+        if case.standard and override_for(backend, case.op) is not None:
+            check_override(case, backend)
+
+
+def check_override(case: Case, backend: nnx.Backend) -> None:
+    args, attrs = on_backend(*case.make("float64", 6))
+    y = host(outputs(case.op(*args, **attrs)))
+    douts = [placed(d) for d in calculus.like(y)]
+    expected = _portable(case, backend.xp, args, attrs, None, douts)
+    found = calculus.gradients(case.op, args, attrs, douts)
+    portable = [backend.result(a) for a in (*expected[0], *expected[2])]
+    for a, b in zip([*found[0], *found[1]], portable, strict=True):
+        a, b = host([a, b])
+        np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-15, err_msg=case.id)
 
 
 def _portable(
@@ -211,7 +232,9 @@ def _portable(
     if douts is None:
         shown = [np.zeros(v.shape, "float64") for v in outputs(y)]
         douts = [dout(d) for d in calculus.like(shown)]
-    names = {sig.arrays[0]: tuple(args)} if sig.variadic else dict(zip(sig.arrays, args, strict=False))
+    names = (
+        {sig.arrays[0]: tuple(args)} if sig.variadic else dict(zip(sig.arrays, args, strict=False))
+    )
     known = {**sig.defaults, **dict.fromkeys(sig.arrays), **names, **attrs, **extras}
     known.setdefault("y", y)  # losses call their first argument so
     grads: list[Any] = []
@@ -227,7 +250,7 @@ def _portable(
 def test_python_numbers_in_numbers_out(name: str) -> None:
     """As arrays give them, and so do the derivatives."""
     op = samples.ops()[name]
-    count = sum(isinstance(a, samples.Maker) for a in samples.SAMPLES[name][0].args)
+    count = sum(isinstance(a, Maker) for a in samples.SAMPLES[name][0].args)
     args: list[Any] = [0.75, 1.25, 0.5][:count]
     if name == "where":
         args[0] = True
@@ -242,7 +265,9 @@ def test_python_numbers_in_numbers_out(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["int32", "int64"])
-@pytest.mark.parametrize("name", ["add", "subtract", "multiply", "negative", "maximum", "relu", "sum"])
+@pytest.mark.parametrize(
+    "name", ["add", "subtract", "multiply", "negative", "maximum", "relu", "sum"]
+)
 def test_ints_stay_ints(name: str, kind: str, backend: nnx.Backend) -> None:
     op = samples.ops()[name]
     args = [nnx.asarray(np.asarray([-2, 0, 3], kind)) for _ in op.signature.arrays]
@@ -252,4 +277,3 @@ def test_ints_stay_ints(name: str, kind: str, backend: nnx.Backend) -> None:
 
 def _is_float(a: Any) -> bool:
     return isinstance(a, np.ndarray) and a.dtype.kind == "f"
-

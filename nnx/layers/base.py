@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ..backend import load_backend
+from ..backend import load_backend, recording
 from ..errors import NnxError, OptionError, StateError
 from ..tensor import Parameter, Tensor
 from . import explicit
@@ -164,6 +164,9 @@ def _outermost(forward: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(forward)
     def run(self: Layer, *args: Any, **kwargs: Any) -> Any:
         try:
+            recorder = recording()
+            if recorder is not None:
+                recorder.entered(self)
             if _running.get():
                 return forward(self, *args, **kwargs)
             token = _running.set(True)
@@ -181,10 +184,9 @@ def _outermost(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _has_tensor(values: Iterable[Any]) -> bool:
-    for v in values:
-        if isinstance(v, Tensor) or (type(v) in (list, tuple) and _has_tensor(v)):
-            return True
-    return False
+    return any(
+        isinstance(v, Tensor) or (type(v) in (list, tuple) and _has_tensor(v)) for v in values
+    )
 
 
 def _name(error: NnxError, layer: Layer) -> None:

@@ -21,7 +21,7 @@ def load_state(layer: Layer, state: Mapping[str, Any]) -> None:
     problems += [f"unexpected: {k}" for k in state if k not in parameters]
     for name, p in parameters.items():
         if name in state:
-            shape = tuple(np.shape(state[name]))
+            shape = _shape(state[name])
             if shape != p.shape:
                 problems.append(f"misshaped: {name} is {shape}, expected {p.shape}")
     if problems:
@@ -35,3 +35,10 @@ def load_state(layer: Layer, state: Mapping[str, Any]) -> None:
     }
     for name, p in parameters.items():
         p.data = values[name]
+
+
+def _shape(value: Any) -> tuple[int, ...] | str:
+    try:
+        return tuple(np.shape(value))
+    except ValueError:
+        return "ragged"

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import OptionError
+from ..errors import OptionError, ShapeError
 
 
 def one_of(op: str, name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
         choices = " or ".join(map(repr, allowed))
         raise OptionError(f"{op}: {name}={value!r}, expected {choices}")
+
+
+def axis_of(op: str, axis: Any, ndim: int) -> None:
+    if not hasattr(axis, "__index__") or not -ndim <= axis < ndim:
+        raise ShapeError(f"{op}: axis={axis!r}, expected an int for an array of {ndim} axes")

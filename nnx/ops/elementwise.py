@@ -6,6 +6,7 @@ Gradients are summed over broadcast axes by the caller (`nnx.op.vjp`), not here.
 
 from __future__ import annotations
 
+from ..errors import DtypeError
 from ..op import op
 
 
@@ -86,7 +87,7 @@ def _(xp, dy):
 
 @op
 def pow(xp, x1, x2):
-    """y = x1 ** x2. The derivative for x1 is 0 where x2 = 0, for x2 it is 0 where x1 = 0."""
+    """y = x1 ** x2. The derivative for x1 is 0 where x2 = 0, for x2 it is 0 where 0 = x1 <= x2."""
     return x1**x2
 
 
@@ -102,7 +103,7 @@ def _(xp, dy, x1, x2):
 @pow.d("x2")
 def _(xp, dy, x1, x2, y):
     base = x1 + xp.zeros_like(dy)
-    safe = xp.where(base == 0, xp.ones_like(base), base)
+    safe = xp.where((base == 0) & (x2 >= 0), xp.ones_like(base), base)
     return dy * (y * xp.log(safe))
 
 
@@ -201,7 +202,7 @@ def _share(xp, dy, first, tie, second):
 
 @op
 def clip(xp, x, /, min=None, max=None):
-    """y = x limited to [min, max], Python numbers or None. The derivative is 1 in the closed range."""
+    """y = x limited to [min, max], numbers or None. The derivative is 1 in the closed range."""
     y = x
     if min is not None:
         y = xp.maximum(y, min)
@@ -237,11 +238,27 @@ def _(xp, dy, condition):
 
 @op
 def astype(xp, x, /, dtype):
-    """y = x in another dtype: a name ("float32") or a dtype of the array's library."""
+    """y = x in another dtype: a name ("float32") or a dtype of the array's library.
+
+    The derivative is 0 where y is not of a float dtype: rounding has steps, no slope.
+    """
     kind = getattr(xp, dtype) if isinstance(dtype, str) else dtype
     return xp.astype(x, kind), {"source": (x.dtype,)}
 
 
 @astype.d("x")
 def _(xp, dy, source):
-    return xp.astype(dy, source[0])
+    dx = xp.astype(dy, source[0])
+    return dx if "float" in str(dy.dtype) else xp.zeros_like(dx)
+
+
+@astype.check
+def _(backend, x, dtype):
+    if isinstance(dtype, str) and (dtype not in DTYPES or not hasattr(backend.xp, dtype)):
+        raise DtypeError(f"astype: dtype={dtype!r}, expected one of {', '.join(DTYPES)}")
+
+
+DTYPES = (
+    "float16", "float32", "float64", "bfloat16", "bool", "int8", "int16", "int32", "int64",
+    "uint8", "uint16", "uint32", "uint64",
+)  # fmt: skip

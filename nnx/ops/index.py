@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from ..op import op
+from ._options import axis_of
 
 
 @op
@@ -47,12 +48,18 @@ def _whole(index, ndim):
 def take(xp, x, indices, *, axis=0):
     """y = the entries of x at `indices` along axis.
 
-    indices   ints of any shape, a constant; y has shape x.shape[:axis] + indices.shape + the rest
+    indices   ints of any shape, a constant; negative ones count from the end
+    y         x.shape[:axis] + indices.shape + the rest
     """
     axis = axis % x.ndim
     y = xp.take(x, xp.reshape(indices, (-1,)), axis=axis)
     y = xp.reshape(y, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
     return y, {"size": x.shape[axis], "ndim": x.ndim}
+
+
+@take.check
+def _(backend, x, indices, axis=0):
+    axis_of("take", axis, getattr(x, "ndim", 0))
 
 
 @take.d("x")
@@ -65,7 +72,7 @@ def scatter_add(xp, x, indices, *, size, axis=0):
     """y[..., i, ...] = sum of the x whose index is i: the adjoint of `take`; axis >= 0.
 
     x         shape before + indices.shape + after
-    indices   ints of any shape, in 0..size-1, a constant
+    indices   ints of any shape, a constant; negative ones count from the end
     y         shape before + (size,) + after
     """
     before, after = x.shape[:axis], x.shape[axis + indices.ndim :]
@@ -84,5 +91,6 @@ def _(xp, dy, indices, axis):
 
 def _added(xp, rows, indices, size):
     """Row i of the result is the sum of the rows whose index is i."""
-    hit = xp.expand_dims(xp.arange(size), axis=1) == xp.expand_dims(indices, axis=0)
+    at, place = xp.expand_dims(indices, axis=0), xp.expand_dims(xp.arange(size), axis=1)
+    hit = (place == at) | (place - size == at)
     return xp.matmul(xp.astype(hit, rows.dtype), rows)

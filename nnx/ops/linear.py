@@ -95,6 +95,6 @@ def _(backend, x, W, b=None):
         )
     if b is not None and tuple(getattr(b, "shape", ())) != W_shape[1:]:
         raise ShapeError(
-            f"affine: b has shape {tuple(getattr(b, 'shape', ()))}, expected {W_shape[1:]}, because "
-            f"W has shape {W_shape} = (in, out)"
+            f"affine: b has shape {tuple(getattr(b, 'shape', ()))}, expected {W_shape[1:]}, "
+            f"because W has shape {W_shape} = (in, out)"
         )

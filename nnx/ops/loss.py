@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from ..errors import DtypeError, LabelError, ShapeError
+from ..errors import DtypeError, LabelError, OptionError, ShapeError
 from ..op import op
 from ._options import one_of
 
@@ -23,6 +23,13 @@ def _scale(dy, shape, reduction):
     return dy / (math.prod(shape) or 1) if reduction == "mean" else dy
 
 
+def _like(xp, t, y):
+    """Targets may be ints or bools; the loss has the prediction's dtype."""
+    if isinstance(t, (int, float)) or t.dtype == y.dtype:
+        return t
+    return xp.astype(t, y.dtype)
+
+
 def _check_target(name, y, t, reduction):
     one_of(name, "reduction", reduction, ("mean", "sum", "none"))
     y_shape, t_shape = tuple(getattr(y, "shape", ())), tuple(getattr(t, "shape", ()))
@@ -36,13 +43,13 @@ def _check_target(name, y, t, reduction):
 @op
 def mean_squared_error(xp, y, t, *, reduction="mean"):
     """loss = (y - t)^2, averaged over all entries"""
-    e = y - t
+    e = y - _like(xp, t, y)
     return _reduce(xp, e * e, reduction)
 
 
 @mean_squared_error.d("y")
 def _(xp, dy, y, t, reduction):
-    return (y - t) * (2 * _scale(dy, y.shape, reduction))
+    return (y - _like(xp, t, y)) * (2 * _scale(dy, y.shape, reduction))
 
 
 @mean_squared_error.check
@@ -53,12 +60,12 @@ def _(backend, y, t, reduction="mean"):
 @op
 def mean_absolute_error(xp, y, t, *, reduction="mean"):
     """loss = |y - t|, averaged over all entries. The derivative where they agree is 0."""
-    return _reduce(xp, xp.abs(y - t), reduction)
+    return _reduce(xp, xp.abs(y - _like(xp, t, y)), reduction)
 
 
 @mean_absolute_error.d("y")
 def _(xp, dy, y, t, reduction):
-    return xp.sign(y - t) * _scale(dy, y.shape, reduction)
+    return xp.sign(y - _like(xp, t, y)) * _scale(dy, y.shape, reduction)
 
 
 @mean_absolute_error.check
@@ -68,15 +75,15 @@ def _(backend, y, t, reduction="mean"):
 
 @op
 def huber(xp, y, t, *, delta=1.0, reduction="mean"):
-    """loss = e^2 / 2 where |e| <= delta, else delta * (|e| - delta / 2), e = y - t.   Huber (1964)"""
-    e = y - t
+    """loss = e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2), e = y - t.   Huber (1964)"""
+    e = y - _like(xp, t, y)
     a = xp.abs(e)
     return _reduce(xp, xp.where(a <= delta, 0.5 * e * e, delta * (a - 0.5 * delta)), reduction)
 
 
 @huber.d("y")
 def _(xp, dy, y, t, delta, reduction):
-    e = y - t
+    e = y - _like(xp, t, y)
     inner = xp.where(xp.abs(e) <= delta, e, delta * xp.sign(e))
     return inner * _scale(dy, y.shape, reduction)
 
@@ -84,6 +91,8 @@ def _(xp, dy, y, t, delta, reduction):
 @huber.check
 def _(backend, y, t, delta=1.0, reduction="mean"):
     _check_target("huber", y, t, reduction)
+    if not delta > 0:
+        raise OptionError(f"huber: delta={delta}, expected a number above 0")
 
 
 @op
@@ -92,11 +101,13 @@ def categorical_crossentropy(xp, y, t, *, reduction="mean"):
 
     y: probabilities; t: one-hot or soft targets. Entries with t = 0 count 0, even where y = 0.
     """
+    t = _like(xp, t, y)
     return _reduce(xp, -t * xp.log(_safe(xp, y, t)), reduction)
 
 
 @categorical_crossentropy.d("y")
 def _(xp, dy, y, t, reduction):
+    t = _like(xp, t, y)
     return -t / _safe(xp, y, t) * _scale(dy, y.shape, reduction)
 
 
@@ -115,7 +126,7 @@ def sigmoid_cross_entropy(xp, x, t, *, reduction="mean"):
 
     Computed as max(x, 0) - x t + ln(1 + e^-|x|).   t: 0/1 ints or probabilities
     """
-    t = xp.astype(t, x.dtype)
+    t = _like(xp, t, x)
     return _reduce(xp, xp.maximum(x, 0) - x * t + xp.log1p(xp.exp(-xp.abs(x))), reduction)
 
 
@@ -123,7 +134,7 @@ def sigmoid_cross_entropy(xp, x, t, *, reduction="mean"):
 def _(xp, dy, x, t, reduction):
     z = xp.exp(-xp.abs(x))
     s = xp.where(x >= 0, xp.ones_like(z), z) / (1 + z)
-    return (s - xp.astype(t, x.dtype)) * _scale(dy, x.shape, reduction)
+    return (s - _like(xp, t, x)) * _scale(dy, x.shape, reduction)
 
 
 @sigmoid_cross_entropy.check
@@ -194,6 +205,8 @@ def _(backend, x, t, weight=None, label_smoothing=0.0, ignore_index=-100, reduct
             f"{name}: the logits x have shape {x_shape}, the targets t {t_shape}; expected class "
             f"ids {x_shape[:-1]} or one-hot or soft targets {x_shape}"
         )
+    if not 0 <= label_smoothing < 1:
+        raise OptionError(f"{name}: label_smoothing={label_smoothing}, expected 0 <= e < 1")
     classes = x_shape[-1]
     if weight is not None and tuple(weight.shape) != (classes,):
         raise ShapeError(f"{name}: weight has shape {tuple(weight.shape)}, expected ({classes},)")

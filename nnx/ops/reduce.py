@@ -88,7 +88,10 @@ def _share(xp, dy, x, y, axis, keepdims):
 
 @op
 def var(xp, x, *, axis=None, correction=0, keepdims=False):
-    """y = sum of (x - mean)^2 / (n - correction), n the number of elements along axis"""
+    """y = sum of (x - mean)^2 / (n - correction), n the number of elements along axis.
+
+    Infinite or NaN where n <= correction; the derivative is NaN there.
+    """
     return xp.var(x, axis=axis, correction=correction, keepdims=keepdims)
 
 
@@ -96,7 +99,8 @@ def var(xp, x, *, axis=None, correction=0, keepdims=False):
 def _(xp, dy, x, axis, correction, keepdims):
     shape = tuple(x.shape)
     centred = x - xp.mean(x, axis=axis, keepdims=True)
-    scale = 2 / (_count(shape, axis) - correction)
+    freedom = _count(shape, axis) - correction
+    scale = 2 / freedom if freedom > 0 else math.nan
     return centred * (scale * _keep(xp, dy, shape, axis, keepdims))
 
 

@@ -6,6 +6,7 @@ import math
 
 from ..errors import ShapeError
 from ..op import op
+from ._options import axis_of
 
 
 @op
@@ -83,6 +84,13 @@ def concat(xp, *xs, axis=0):
     return xp.concat(xs, axis=axis), {"lengths": lengths}
 
 
+@concat.check
+def _(backend, *xs, axis=0):
+    if not xs or not all(getattr(x, "ndim", 0) for x in xs):
+        raise ShapeError(f"concat: expected arrays of at least one axis, got {len(xs)} argument(s)")
+    axis_of("concat", axis, xs[0].ndim)
+
+
 @concat.d("xs")
 def _(xp, dy, lengths, axis):
     return _pieces(dy, lengths, axis)
@@ -92,6 +100,12 @@ def _(xp, dy, lengths, axis):
 def stack(xp, *xs, axis=0):
     """y = the xs along a new axis; all have one shape"""
     return xp.stack(xs, axis=axis), {"count": len(xs)}
+
+
+@stack.check
+def _(backend, *xs, axis=0):
+    if not xs:
+        raise ShapeError("stack: expected at least one array, got none")
 
 
 @stack.d("xs")
@@ -113,6 +127,7 @@ def _(xp, dy, axis):
 
 @split.check
 def _(backend, x, sizes, axis=0):
+    axis_of("split", axis, getattr(x, "ndim", 0))
     n = x.shape[axis]
     if isinstance(sizes, int):
         if sizes < 1 or n % sizes:
