@@ -10,6 +10,7 @@
     ├── DtypeError              (also a TypeError)
     ├── LabelError              a class id outside 0..C-1 (also a ValueError)
     ├── StateError              a call at the wrong moment (also a RuntimeError)
+    ├── CaptureError            a captured function that cannot be replayed (also a RuntimeError)
     ├── OptionError             an unknown option or a value out of range (also a ValueError)
     └── DataError               a file or data set that cannot be read (also a ValueError)
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 __all__ = [
     "BackendError",
     "BackendPackageError",
+    "CaptureError",
     "DataError",
     "DeviceError",
     "DtypeError",
@@ -79,6 +81,10 @@ class LabelError(NnxError, ValueError):
 
 class StateError(NnxError, RuntimeError):
     """A call at the wrong moment: backward before forward, a freed graph, a changed parameter."""
+
+
+class CaptureError(NnxError, RuntimeError):
+    """What `nnx.capture` recorded cannot be replayed: the message names the line."""
 
 
 class OptionError(NnxError, ValueError):

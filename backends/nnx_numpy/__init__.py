@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy as xp
+
 from nnx.backend import Backend
 from nnx.errors import DtypeError
 
-from . import optim  # noqa: F401 - it registers its kernels in `overrides`
+from . import cross_entropy, optim  # noqa: F401 - they register kernels in `overrides`
 from .kernels import overrides
 
 __all__ = ["NumpyBackend"]
@@ -52,6 +53,11 @@ class NumpyBackend(Backend):
 
     def dtype_name(self, array: Any) -> str:
         return _dtype_name(array.dtype)
+
+    def replay(self) -> Any:
+        from .replay import NUMPY  # only `nnx.capture` needs it
+
+        return NUMPY
 
     def describe(self) -> dict[str, str]:
         from threadpoolctl import threadpool_info

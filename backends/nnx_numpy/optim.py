@@ -20,72 +20,144 @@ BLOCK = 1 << 16
 Array = np.ndarray[Any, Any]
 
 
-def _blocks(g: Array, *targets: Array) -> Iterator[tuple[Array, ...]]:
-    """g and the targets in pieces, each with scratch of its shape.
+def _blocks(
+    empty: Any, scratch: int, g: Array, *targets: Array
+) -> Iterator[tuple[Array, ...]]:
+    """g and the targets in pieces, each with `scratch` arrays of its shape.
 
-    Targets that are not contiguous have no flat view to write to: they are one piece.
+    Arrays that are not contiguous have no flat view: they are one piece.
     """
-    size = g.size
-    if size <= BLOCK or not all(a.flags.c_contiguous for a in targets):
-        yield (g, *targets, np.empty(g.shape, g.dtype))
+    size, flat = g.size, (g, *targets)
+    if size <= BLOCK or not all(a.flags.c_contiguous for a in flat):
+        yield (*flat, *[empty(g.shape, g.dtype) for _ in range(scratch)])
         return
-    flat = [a.reshape(-1) for a in (g, *targets)]
-    scratch = np.empty(BLOCK, g.dtype)
+    flat = tuple(a.reshape(-1) for a in flat)
+    made = [empty((BLOCK,), g.dtype) for _ in range(scratch)]
     for i in range(0, size, BLOCK):
         pieces = [a[i : i + BLOCK] for a in flat]
-        yield (*pieces, scratch[: pieces[0].size])
+        yield (*pieces, *[t[: pieces[0].size] for t in made])
+
+
+def _in_place(
+    body: Any, arrays: tuple[Array, ...], numbers: tuple[Any, ...], attrs: dict[str, Any],
+    empty: Any = np.empty,
+) -> list[Any]:  # fmt: skip
+    """The calls of `body` that update the arrays (the gradient first), piece by piece."""
+    scratch = 2 if attrs.get("weight_decay") else 1
+    return [(body, (*piece, *numbers), attrs) for piece in _blocks(empty, scratch, *arrays)]
+
+
+def _run(calls: list[Any]) -> None:
+    for f, args, attrs in calls:
+        f(*args, **attrs)
+
+
+def _decayed(g: Array, p: Array, weight_decay: float, spare: list[Array]) -> Array:
+    """g + weight_decay p, in the spare scratch."""
+    if not weight_decay:
+        return g
+    np.multiply(p, weight_decay, out=spare[0])
+    return np.add(g, spare[0], out=spare[0])
 
 
 @overrides.update(kernels.sgd)
-def _(xp: Any, p: Array, g: Array, lr: float, *, weight_decay: float) -> None:
-    for gi, pi, t in _blocks(g, p):
-        if weight_decay:
-            np.multiply(pi, weight_decay, out=t)
-            np.add(t, gi, out=t)
-            np.multiply(t, lr, out=t)
-        else:
-            np.multiply(gi, lr, out=t)
-        np.subtract(pi, t, out=pi)
+def _sgd(xp: Any, p: Array, g: Array, lr: float, *, weight_decay: float) -> None:
+    _run(_in_place(_sgd_piece, (g, p), (lr,), {"weight_decay": weight_decay}))
+
+
+@overrides.prepare(_sgd)
+def _(empty: Any, _: Any, xp: Any, p: Array, g: Array, lr: Any, **attrs: Any) -> list[Any]:
+    return _in_place(_sgd_piece, (g, p), (lr,), attrs, empty)
+
+
+def _sgd_piece(g: Array, p: Array, t: Array, *rest: Any, weight_decay: float) -> None:
+    *spare, lr = rest
+    np.multiply(_decayed(g, p, weight_decay, spare), lr, out=t)
+    np.subtract(p, t, out=p)
 
 
 @overrides.update(kernels.momentum)
-def _(
+def _momentum(
     xp: Any, p: Array, g: Array, m: Array, lr: float, keep: float,
     *, momentum: float, nesterov: bool, weight_decay: float,
 ) -> None:  # fmt: skip
-    for gi, pi, mi, t in _blocks(g, p, m):
-        d = gi + weight_decay * pi if weight_decay else gi
-        np.multiply(mi, momentum, out=mi)
-        np.add(mi, np.multiply(d, keep, out=t), out=mi)
-        if nesterov:
-            np.multiply(mi, momentum, out=t)
-            np.add(t, d, out=t)
-            np.multiply(t, lr, out=t)
-        else:
-            np.multiply(mi, lr, out=t)
-        np.subtract(pi, t, out=pi)
+    attrs = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
+    _run(_in_place(_momentum_piece, (g, p, m), (lr, keep), attrs))
+
+
+@overrides.prepare(_momentum)
+def _(
+    empty: Any, _: Any, xp: Any, p: Array, g: Array, m: Array, lr: Any, keep: Any, **attrs: Any
+) -> list[Any]:
+    return _in_place(_momentum_piece, (g, p, m), (lr, keep), attrs, empty)
+
+
+def _momentum_piece(
+    g: Array, p: Array, m: Array, t: Array, *rest: Any,
+    momentum: float, nesterov: bool, weight_decay: float,
+) -> None:  # fmt: skip
+    *spare, lr, keep = rest
+    d = _decayed(g, p, weight_decay, spare)
+    np.multiply(m, momentum, out=m)
+    np.add(m, np.multiply(d, keep, out=t), out=m)
+    if nesterov:
+        np.multiply(m, momentum, out=t)
+        np.add(t, d, out=t)
+        np.multiply(t, lr, out=t)
+    else:
+        np.multiply(m, lr, out=t)
+    np.subtract(p, t, out=p)
 
 
 @overrides.update(kernels.adam)
-def _(
+def _adam(
     xp: Any, p: Array, g: Array, m: Array, v: Array, rate: float, eps: float,
     *, beta1: float, beta2: float, weight_decay: float,
 ) -> None:  # fmt: skip
-    for gi, pi, mi, vi, t in _blocks(g, p, m, v):
-        d = gi + weight_decay * pi if weight_decay else gi
-        _moments(d, mi, vi, t, beta1, beta2)
-        np.subtract(pi, _change(mi, vi, t, rate, eps), out=pi)
+    attrs = {"beta1": beta1, "beta2": beta2, "weight_decay": weight_decay}
+    _run(_in_place(_adam_piece, (g, p, m, v), (rate, eps), attrs))
+
+
+@overrides.prepare(_adam)
+def _(
+    empty: Any, _: Any, xp: Any, p: Array, g: Array, m: Array, v: Array, rate: Any, eps: Any,
+    **attrs: Any,
+) -> list[Any]:  # fmt: skip
+    return _in_place(_adam_piece, (g, p, m, v), (rate, eps), attrs, empty)
+
+
+def _adam_piece(
+    g: Array, p: Array, m: Array, v: Array, t: Array, *rest: Any,
+    beta1: float, beta2: float, weight_decay: float,
+) -> None:  # fmt: skip
+    *spare, rate, eps = rest
+    _moments(_decayed(g, p, weight_decay, spare), m, v, t, beta1, beta2)
+    np.subtract(p, _change(m, v, t, rate, eps), out=p)
 
 
 @overrides.update(kernels.adamw)
-def _(
+def _adamw(
     xp: Any, p: Array, g: Array, m: Array, v: Array, rate: float, eps: float, shrink: float,
     *, beta1: float, beta2: float,
 ) -> None:  # fmt: skip
-    for gi, pi, mi, vi, t in _blocks(g, p, m, v):
-        _moments(gi, mi, vi, t, beta1, beta2)
-        np.multiply(pi, shrink, out=pi)
-        np.subtract(pi, _change(mi, vi, t, rate, eps), out=pi)
+    attrs = {"beta1": beta1, "beta2": beta2}
+    _run(_in_place(_adamw_piece, (g, p, m, v), (rate, eps, shrink), attrs))
+
+
+@overrides.prepare(_adamw)
+def _(
+    empty: Any, _: Any, xp: Any, p: Array, g: Array, m: Array, v: Array, *numbers: Any, **attrs: Any
+) -> list[Any]:
+    return _in_place(_adamw_piece, (g, p, m, v), numbers, attrs, empty)
+
+
+def _adamw_piece(
+    g: Array, p: Array, m: Array, v: Array, t: Array, rate: float, eps: float, shrink: float,
+    *, beta1: float, beta2: float,
+) -> None:  # fmt: skip
+    _moments(g, m, v, t, beta1, beta2)
+    np.multiply(p, shrink, out=p)
+    np.subtract(p, _change(m, v, t, rate, eps), out=p)
 
 
 def _moments(g: Array, m: Array, v: Array, t: Array, beta1: float, beta2: float) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from ..backend import Array, Backend, asarray, backend_of, moved
+from ..backend import Array, Backend, asarray, backend_of, get_backend, moved
 from ..errors import OptionError
 from ..tensor import Parameter, Tensor
 from ..update import Update
 from . import options, states
-from .states import State
+from .states import Count, State
 
 Group = dict[str, Any]
 
@@ -93,21 +93,19 @@ class Optimizer:
         MixedBackendsError, ShapeError or DtypeError, before anything is changed, if a gradient
         does not fit its parameter.
         """
-        for group, plan, due in [self._due(i) for i in range(len(self.param_groups))]:
-            kernel, attrs, last = plan.kernel, plan.attrs, 0
-            numbers: tuple[float, ...] = ()
-            for p, g, state in due:
-                state.step += 1
-                if state.step != last:
-                    last = state.step
-                    numbers = self.numbers(group, last)
+        backend = get_backend()
+        for i, (plan, due) in enumerate([self._due(i) for i in range(len(self.param_groups))]):
+            kernel, attrs = plan.kernel, plan.attrs
+            source = Count(self, i, plan, due)
+            rows = backend.numbers(source, [g for _, g, _ in due])
+            for (p, g, state), numbers in zip(due, rows, strict=True):
                 held = kernel(p.data, g, *state.arrays, *numbers, **attrs)
                 if state.names:
                     held, state.arrays = held[0], held[1:]
                 p.update(held)
                 state.home = held
 
-    def _due(self, i: int) -> tuple[Group, Plan, list[tuple[Parameter, Array, State]]]:
+    def _due(self, i: int) -> tuple[Plan, list[tuple[Parameter, Array, State]]]:
         """The parameters of a group that are to be updated, with gradients that fit."""
         group = self.param_groups[i]
         plan, found = self.plan(group), self._states
@@ -125,7 +123,7 @@ class Optimizer:
             if not state.backend.owns(g) or g.shape != data.shape or g.dtype != data.dtype:
                 raise states.misfit(self._name, self._index(i, j), p, g)
             due.append((p, g, state))
-        return group, plan, due
+        return plan, due
 
     def _index(self, i: int, j: int) -> int:
         return sum(len(g["params"]) for g in self.param_groups[:i]) + j
@@ -135,7 +133,7 @@ class Optimizer:
 
         An option that needs other arrays (momentum switched on) starts the parameter's state anew.
         """
-        backend = backend_of(p.data)
+        backend = backend_of(p.data).lasting
         state = self._states.get(p)
         if state is None or state.names != names:
             filled = tuple(self._filled(p, backend, self.initial(group)) for _ in names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,63 @@ class State:
     ) -> None:  # fmt: skip
         self.names, self.arrays, self.home = names, arrays, home
         self.backend, self.step = backend, step
+
+
+class Count:
+    """One group's part of a step: it counts, and gives the kernel's numbers for each parameter.
+
+    A replay calls `advance` again, as long as `holds` says that nothing else has changed.
+    """
+
+    __slots__ = ("arrays", "due", "groups", "i", "optimizer", "plan")
+
+    def __init__(
+        self, optimizer: Optimizer, i: int, plan: Any, due: list[tuple[Parameter, Array, State]]
+    ) -> None:
+        self.optimizer, self.i, self.plan = optimizer, i, plan
+        self.groups = tuple(optimizer.param_groups)
+        self.due = [(p, state) for p, _, state in due]
+        self.arrays: list[tuple[Array, ...]] = []
+
+    def advance(self) -> list[tuple[float, ...]]:
+        """Parameters mostly are at the same step: they share the numbers."""
+        last, rows = 0, []
+        numbers: tuple[float, ...] = ()
+        group = self.groups[self.i]
+        for _, state in self.due:
+            state.step += 1
+            if state.step != last:
+                last = state.step
+                numbers = self.optimizer.numbers(group, last)
+            rows.append(numbers)
+        return rows
+
+    def parameters(self) -> list[Parameter]:
+        """All of the group: those without a gradient were passed over because of that."""
+        found: list[Parameter] = self.groups[self.i]["params"]
+        return found
+
+    def note(self) -> None:
+        """Remember the state arrays that the recorded kernels write."""
+        self.arrays = [state.arrays for _, state in self.due]
+
+    def holds(self) -> bool:
+        """Whether groups, options and state arrays are those that were recorded."""
+        optimizer = self.optimizer
+        if len(optimizer.param_groups) != len(self.groups):
+            return False
+        for (p, state), arrays in zip(self.due, self.arrays, strict=True):
+            if optimizer._states.get(p) is not state or not all(map(is_, state.arrays, arrays)):
+                return False
+        return bool(optimizer.plan(self.groups[self.i]) == self.plan)
+
+    def steps(self) -> list[int]:
+        """The counts, for `rewind`."""
+        return [state.step for _, state in self.due]
+
+    def rewind(self, steps: list[int]) -> None:
+        for (_, state), step in zip(self.due, steps, strict=True):
+            state.step = step
 
 
 def dump(optimizer: Optimizer) -> dict[str, Any]:

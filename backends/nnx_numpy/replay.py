@@ -1,0 +1,299 @@
+"""How recorded calls run again on NumPy, each into the array that it made when it was recorded."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from nnx.backend import Backend
+
+if TYPE_CHECKING:
+    from nnx.capture.recording import Call
+
+Array = np.ndarray[Any, Any]
+Run = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
+Empty = Callable[[tuple[int, ...], Any], Array]
+
+SMALL = 4096  # bytes of zeros that are rather kept than written in each replay
+OPERATORS: dict[Any, np.ufunc] = {
+    operator.add: np.add, operator.sub: np.subtract, operator.mul: np.multiply,
+    operator.truediv: np.true_divide, operator.floordiv: np.floor_divide, operator.mod: np.mod,
+    operator.matmul: np.matmul, operator.and_: np.bitwise_and, operator.or_: np.bitwise_or,
+    operator.neg: np.negative, operator.abs: np.absolute, operator.invert: np.invert,
+    operator.lt: np.less, operator.le: np.less_equal, operator.gt: np.greater,
+    operator.ge: np.greater_equal, operator.eq: np.equal, operator.ne: np.not_equal,
+}  # fmt: skip
+REDUCTIONS = {np.sum: np.add.reduce, np.max: np.maximum.reduce, np.min: np.minimum.reduce}
+TAKE_OUT = (np.prod, np.any, np.all, np.argmax, np.argmin, np.clip, np.concatenate, np.stack)
+FILLED: dict[Any, Callable[..., Any]] = {
+    np.zeros: lambda *a, **k: 0, np.zeros_like: lambda *a, **k: 0,
+    np.ones: lambda *a, **k: 1, np.ones_like: lambda *a, **k: 1,
+    np.full: lambda shape, fill_value, **k: fill_value,
+    np.full_like: lambda a, fill_value, **k: fill_value,
+}  # fmt: skip
+CREATORS = (*FILLED, np.arange, np.eye, np.linspace)
+
+
+class NumpyReplay:
+    """Memory and calls as `nnx.capture` needs to know them."""
+
+    alignment = 64
+
+    # memory
+
+    @staticmethod
+    def root(array: Array) -> Array:
+        """The array whose memory this one is a view of; itself if it is none."""
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        return array
+
+    @staticmethod
+    def offset(array: Array, root: Array) -> int:
+        """Bytes from the root's first element to the array's."""
+        return int(
+            array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
+        )
+
+    @staticmethod
+    def checksum(root: Array) -> tuple[int, bytes]:
+        """A number that changes with the values (their sum as 64-bit words)."""
+        data = root.ravel(order="K").view(np.uint8)
+        whole = data.size // 8 * 8
+        return int(np.add.reduce(data[:whole].view(np.uint64))), data[whole:].tobytes()
+
+    @staticmethod
+    def key(array: Array) -> Any:
+        """What must agree for a replay: rounding depends on the layout too."""
+        return array.shape, array.dtype, None if array.flags.c_contiguous else array.strides
+
+    @staticmethod
+    def standin(array: Array) -> tuple[Array, Array]:
+        """A buffer of the array's layout that holds its values, and a view that users get."""
+        spans = [(n - 1) * s for n, s in zip(array.shape, array.strides, strict=True) if n]
+        low = -sum(s for s in spans if s < 0)
+        memory = np.zeros(low + sum(s for s in spans if s > 0) + array.itemsize, np.uint8)
+        buffer: Array = np.ndarray(array.shape, array.dtype, memory, low, array.strides)
+        buffer[...] = array
+        view = buffer.view()
+        view.flags.writeable = False
+        return buffer, view
+
+    @staticmethod
+    def arena(size: int) -> Array:
+        memory = np.empty(size + NumpyReplay.alignment, np.uint8)
+        start = -memory.__array_interface__["data"][0] % NumpyReplay.alignment
+        return memory[start : start + size]
+
+    @staticmethod
+    def place(arena: Array, offset: int, array: Array) -> Array:
+        """An array of that layout in the arena."""
+        return np.ndarray(array.shape, array.dtype, arena, offset, array.strides)
+
+    copy = staticmethod(np.copyto)
+
+    @staticmethod
+    def same_layout(a: Array, b: Array) -> bool:
+        return a.shape == b.shape and a.strides == b.strides and a.dtype == b.dtype
+
+    @staticmethod
+    def contiguous(array: Array) -> bool:
+        return bool(array.flags.c_contiguous)
+
+    # calls
+
+    @staticmethod
+    def elementwise(call: Call) -> bool:
+        """Whether its result may lie where an argument of the same layout lies."""
+        f = OPERATORS.get(call.function, call.function)
+        return call.kind == "run" and isinstance(f, np.ufunc) and f.nout == 1 and not f.signature
+
+    @staticmethod
+    def direct(call: Call) -> bool:
+        """Whether its replay writes the result and nothing else, whatever memory that is."""
+        f = OPERATORS.get(call.function, call.function)
+        fits = (isinstance(f, np.ufunc) and f.nout == 1) or f in REDUCTIONS
+        return call.kind == "run" and fits and len(call.results) == 1
+
+    @staticmethod
+    def constant(call: Call) -> bool:
+        """Whether it gives the same values each time, and they are kept rather than made again."""
+        if call.kind == "literal":
+            return True
+        if call.kind != "run" or call.function not in CREATORS:
+            return False
+        fill = FILLED.get(call.function)
+        if fill is None:
+            return True
+        small = all(r.nbytes <= SMALL for r in call.results)
+        return small and not isinstance(fill(*call.args, **call.attrs), np.ndarray)
+
+    def forms(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
+        """The calls that repeat this one; `empty` gives scratch arrays that stay."""
+        return getattr(self, f"_{call.kind}")(call, backend, empty)  # type: ignore[no-any-return]
+
+    def _run(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
+        f, args, attrs = OPERATORS.get(call.function, call.function), call.args, dict(call.attrs)
+        if len(call.results) == 1 and "out" not in attrs:
+            out = call.results[0]
+            if isinstance(f, np.ufunc) and f.nout == 1:
+                return [(f, args, {**attrs, "out": out})]
+            special = _SPECIAL.get(f)
+            found = special(out, *args, **attrs) if special is not None else None
+            if found is not None:
+                return found
+            if f in TAKE_OUT:
+                return [(f, args, {**attrs, "out": out})]
+        return [(_Again(lambda: f(*args, **attrs), args, call.results), (), {})]
+
+    def _kernel(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
+        prepare = getattr(backend.kernels, "prepared", {}).get(call.function)
+        if prepare is not None:
+            found: list[Run] | None = prepare(
+                empty, call.results, backend.xp, *call.args, **call.attrs
+            )
+            if found is not None:
+                return found
+        if call.writes:
+            return [(backend.call, (call.function, call.args, call.attrs), {})]
+        again = lambda: backend.call(call.function, call.args, call.attrs)  # noqa: E731
+        return [(_Again(again, call.args, call.results), (), {})]
+
+    def _write(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
+        return [(np.copyto, call.args, {"casting": "unsafe"})]
+
+    def _copy(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
+        return [(np.copyto, (call.results[0], call.args[0]), {})]
+
+    def _literal(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
+        dtype, values = call.args
+        return [(np.copyto, (call.results[0], np.asarray(values, dtype)), {})]
+
+    def _uniform(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
+        out, draw = call.results[0], call.args[0].random
+        if out.dtype == np.float32 and out.flags.c_contiguous:
+            return [(draw, (), {"dtype": np.float32, "out": out})]
+        drawn = empty(out.shape, np.float32)
+        return [
+            (draw, (), {"dtype": np.float32, "out": drawn}),
+            (np.copyto, (out, drawn), {"casting": "unsafe"}),
+        ]
+
+    def _numbers(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
+        return [(_Numbers(call.args[0], call.results), (), {})]
+
+    def _check(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
+        return [(call.function, (backend, *call.args), call.attrs)]
+
+
+class _Again:
+    """For what takes no `out`: run it, and copy what it made."""
+
+    def __init__(self, f: Callable[[], Any], args: Any, results: tuple[Array, ...]) -> None:
+        self.f, self.results = f, results
+        self.given = {id(NumpyReplay.root(a)) for a in _arrays(args)}
+
+    def __call__(self) -> None:
+        found = [a for a in _arrays(self.f()) if id(NumpyReplay.root(a)) not in self.given]
+        for old, new in zip(self.results, found, strict=True):
+            np.copyto(old, new, casting="unsafe")
+
+
+class _Numbers:
+    """Writes a step's numbers into their 0-d arrays, if they are others than before."""
+
+    def __init__(self, source: Any, arrays: tuple[Array, ...]) -> None:
+        self.source, self.arrays = source, arrays
+        self.last: Any = None
+
+    def __call__(self) -> None:
+        rows = self.source.advance()
+        if rows != self.last:
+            self.last, numbers = rows, [n for row in rows for n in row]
+            for array, n in zip(self.arrays, numbers, strict=True):
+                array.fill(n)
+
+
+def _arrays(value: Any) -> list[Array]:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return [np.asarray(value)]
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, slice):
+        value = (value.start, value.stop, value.step)
+    return [a for v in value for a in _arrays(v)] if isinstance(value, (tuple, list)) else []
+
+
+def _where(out: Array, condition: Any, a: Any, b: Any) -> list[Run] | None:
+    if getattr(condition, "dtype", None) != np.bool_:
+        return None
+    return [(np.copyto, (out, b), {}), (np.copyto, (out, a), {"where": condition})]
+
+
+def _astype(out: Array, x: Any, *args: Any, **kwargs: Any) -> list[Run]:
+    return [(np.copyto, (out, x), {"casting": "unsafe"})]
+
+
+def _reshape(out: Array, x: Array, *args: Any, **kwargs: Any) -> list[Run] | None:
+    return [(np.copyto, (out.reshape(x.shape), x), {})] if out.flags.c_contiguous else None
+
+
+def _getitem(out: Array, x: Array, index: Any) -> list[Run] | None:
+    """One entry, which NumPy gives as a scalar, is copied from a view; other copies are general."""
+    parts = index if isinstance(index, tuple) else (index,)
+    if out.ndim or any(isinstance(i, (np.ndarray, list)) for i in parts):
+        return None
+    return [(np.copyto, (out, x[(*parts, ...)]), {})]
+
+
+def _pow(out: Array, x: Any, y: Any) -> list[Run] | None:
+    """`x ** 2` has short cuts, which `x **= 2` has too and `np.power` has not on every version."""
+    if isinstance(x, np.ndarray) and isinstance(y, (int, float)) and _alike(x, out):
+        return [(np.copyto, (out, x), {}), (operator.ipow, (out, y), {})]
+    scalar = any(isinstance(v, np.ndarray) and v.ndim == 0 for v in (x, y))
+    return None if scalar else [(np.power, (x, y), {"out": out})]
+
+
+def _alike(a: Array, b: Array) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype
+
+
+def _mean(
+    out: Array, x: Any, axis: Any = None, *, keepdims: bool = False, **other: Any
+) -> list[Run] | None:
+    """As NumPy computes it: a sum, divided by the count as an integer array would be."""
+    if other or x.dtype.kind != "f" or x.dtype.itemsize < 4 or not x.size:
+        return None
+    count = np.intp(x.size // out.size)
+    options = {"axis": axis, "keepdims": keepdims, "out": out}
+    return [
+        (np.add.reduce, (x,), options),
+        (np.true_divide, (out, count), {"out": out, "casting": "unsafe"}),
+    ]
+
+
+def _reduction(reduce: Callable[..., Any]) -> Callable[..., list[Run]]:
+    def form(out: Array, x: Any, axis: Any = None, **options: Any) -> list[Run]:
+        return [(reduce, (x,), {"axis": axis, **options, "out": out})]
+
+    return form
+
+
+def _fill(value: Callable[..., Any]) -> Callable[..., list[Run] | None]:
+    def form(out: Array, *args: Any, **attrs: Any) -> list[Run] | None:
+        v = value(*args, **attrs)
+        return None if isinstance(v, np.ndarray) else [(out.fill, (v,), {})]
+
+    return form
+
+
+_SPECIAL: dict[Any, Callable[..., list[Run] | None]] = {
+    np.where: _where, np.astype: _astype, np.reshape: _reshape, np.mean: _mean,
+    operator.getitem: _getitem, operator.pow: _pow,
+    **{f: _reduction(r) for f, r in REDUCTIONS.items()},
+    **{f: _fill(v) for f, v in FILLED.items()},
+}  # fmt: skip
+
+NUMPY = NumpyReplay()
