@@ -176,7 +176,7 @@ def _header(a: argparse.Namespace, images: int, held_out: int, model: Layer) -> 
     size = sum(p.size for p in model.parameters())
     return [
         f"{a.data}: {images:,} images to train on, {held_out:,} held out "
-        f"(always the same split, see nnx.data.load)",
+        f"({'every fifth image' if a.data == 'digits' else 'its own test images'})",
         f"{a.model}: {size:,} parameters; {a.optimizer}, rate {a.lr:g}, {a.schedule}; "
         f"batch size {a.batch_size}; seed {a.seed}; backend {a.backend}",
     ]

@@ -28,8 +28,9 @@ nnx.seed(0)
 nnx.set_backend(sys.argv[1])
 net = L.Sequential(L.Linear(64, 32), L.Relu(), L.Linear(32, 10))
 loss, opt = L.SoftmaxCrossEntropy(), optim.SGD(net.parameters(), lr=0.5)
+loader = nnx.data.DataLoader(nnx.data.load("digits"), batch_size=100, shuffle=True, seed=0)
 losses = []
-for x, t in nnx.data.DataLoader(nnx.data.load("digits"), batch_size=100, shuffle=True, seed=0):
+for x, t in [*loader, *loader]:  # two epochs
     opt.zero_grad()
     l = loss(net(nnx.Tensor(nnx.asarray(x))), nnx.asarray(t))
     l.backward()
