@@ -235,7 +235,7 @@ class Op(Generic[P]):
         return f"{arrays[0]}[{i}]" if self.signature.variadic else arrays[min(i, len(arrays) - 1)]
 
     def _check_dtypes(self, backend: Backend, args: tuple[Any, ...]) -> None:
-        """Differentiable arguments share one dtype; a constant of float dtype has that width too."""
+        """Differentiable arguments share one dtype; float constants have that width too."""
         smooth = self.differentiable
         names = {
             self._argument(i): backend.dtype_name(a)

@@ -86,8 +86,8 @@ def make(name: str, device: str) -> Backend:
         ) from error
     if made.name.partition(":")[0] != name:
         raise BackendPackageError(
-            f"backend {name!r} of {_packages(name)} calls itself {made.name!r}; the class attribute `name` "
-            f"and the entry point must agree"
+            f"backend {name!r} of {_packages(name)} calls itself {made.name!r}; the class "
+            f"attribute `name` and the entry point must agree"
         )
     return made
 

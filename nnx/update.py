@@ -27,7 +27,7 @@ class Update:
         self._resolved: dict[Backend, tuple[Kernel, bool]] = {}
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
-        """The arrays that now hold the targets (the same ones where the library writes in place)."""
+        """The arrays that now hold the targets: the same ones where the library writes in place."""
         backend = backend_of(args[self.positions[0]])
         kernel, writes = self._resolved.get(backend) or self._resolve(backend)
         values = backend.call(kernel, args, attrs)

@@ -81,7 +81,8 @@ def test_a_float64_batch_into_a_float32_model(as_tensor: bool) -> None:
 
 def test_an_int_batch_says_how_to_cast() -> None:
     message = text(lambda: mlp().forward(np.ones((2, 4), np.uint8)), nnx.DtypeError)
-    assert "x is uint8, W is float32" in message and message.endswith("Cast the data with nnx.asarray(x, 'float32')")
+    assert "x is uint8, W is float32" in message
+    assert message.endswith("Cast the data with nnx.asarray(x, 'float32')")
 
 
 def test_a_label_out_of_range() -> None:

@@ -74,7 +74,7 @@ class NumpyReplay:
         """A buffer of the array's layout that holds its values, and a view that users get."""
         spans = [(n - 1) * s for n, s in zip(array.shape, array.strides, strict=True) if n]
         low = -sum(s for s in spans if s < 0)
-        memory = np.zeros(low + sum(s for s in spans if s > 0) + array.itemsize, np.uint8)
+        memory = NumpyReplay.arena(low + sum(s for s in spans if s > 0) + array.itemsize)
         buffer: Array = np.ndarray(array.shape, array.dtype, memory, low, array.strides)
         buffer[...] = array
         view = buffer.view()
