@@ -2,9 +2,11 @@
 
 from . import data, errors, init, layers, op, ops, optim
 from .backend import Backend, asarray, backends, get_backend, set_backend, to_numpy, use_backend
+from .capture import capture
 from .errors import (
     BackendError,
     BackendPackageError,
+    CaptureError,
     DataError,
     DeviceError,
     DtypeError,
@@ -89,6 +91,7 @@ __all__ = [
     "Backend",
     "BackendError",
     "BackendPackageError",
+    "CaptureError",
     "DataError",
     "DeviceError",
     "DtypeError",
@@ -115,6 +118,7 @@ __all__ = [
     "astype",
     "backends",
     "broadcast_to",
+    "capture",
     "categorical_crossentropy",
     "clip",
     "concat",

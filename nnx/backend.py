@@ -132,7 +132,7 @@ class Backend:
 
     def replay(self) -> Any:
         """How `nnx.capture` runs recorded calls again (see `nnx_numpy.replay`); None: it cannot."""
-        return None
+        return None if self.parent is None else load_backend(self.parent).replay()
 
     def synchronize(self) -> None:
         """Wait until the device has finished."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import os
 import sys
@@ -106,6 +107,9 @@ def _add_options(train: argparse.ArgumentParser) -> None:
     add("--backend", "numpy", "NAME", "what computes: a name that `nnx info` lists")
     add("--seed", 0, "N", "of the weights and the order of the images", type=_whole(0))
     add("--out", None, "DIR", "write model, metrics and configuration there after each epoch")
+    train.add_argument(
+        "--eager", action="store_true", help="do not capture and replay the training step"
+    )
     train.add_argument("--overwrite", action="store_true", help="replace an older run in --out")
 
 
@@ -165,11 +169,15 @@ def _train(a: argparse.Namespace) -> int:
             model, optimizer,
             data.DataLoader(images, a.batch_size, shuffle=True, seed=a.seed),
             data.DataLoader(held_out, 1000),
-            epochs=a.epochs, schedule=a.schedule, on_batch=bar if sys.stderr.isatty() else None,
+            epochs=a.epochs, schedule=a.schedule, eager=a.eager,
+            on_batch=bar if sys.stderr.isatty() else None,
         )  # fmt: skip
         print("\n".join(_header(a, len(images), len(held_out), model)), flush=True)
         with np.errstate(all="ignore"):  # a diverging loss is reported once, as an error
-            return _follow(epochs, a.epochs, model, folder, bar)
+            code = _follow(epochs, a.epochs, model, folder, bar)
+    if not code and a.backend == "numpy" and importlib.util.find_spec("numba") is not None:
+        print("hint: numba is installed: --backend numba runs small networks faster")
+    return code
 
 
 def _header(a: argparse.Namespace, images: int, held_out: int, model: Layer) -> list[str]:

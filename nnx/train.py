@@ -23,6 +23,7 @@ import numpy as np
 
 from . import layers, ops, optim
 from .backend import Array, backend_of, to_numpy
+from .capture import capture
 from .data import DataLoader
 from .errors import OptionError
 from .layers import Layer
@@ -202,28 +203,30 @@ def fit(
     *,
     epochs: int,
     schedule: str = "constant",
+    eager: bool = False,
     on_batch: Callable[[int, Meter], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train with softmax cross-entropy, one epoch each time the iterator is advanced.
 
     schedule   see `learning_rate`; it runs over all epochs, from the rate of each parameter group,
                and leaves the groups with the last step's rates
+    eager      do not capture the step (`nnx.capture`): slower on small networks, and equal to the
+               last bit on NumPy. On a backend without replay, steps are eager anyhow
     on_batch   called with the epoch, from 1, and its meter after each batch
     """
     rates = [(group, float(group["lr"])) for group in optimizer.param_groups]
     steps, step = epochs * len(train), 0
+    run = _step(model, optimizer)
+    if not eager and train.backend.replay() is not None:
+        run = capture(run)
     for epoch in range(1, epochs + 1):
         meter, start = Meter(), time.perf_counter()
         model.train()
         for x, t in train:
             for group, lr in rates:
                 group["lr"] = learning_rate(schedule, lr, step, steps)
-            optimizer.zero_grad()
-            logits = model(Tensor(x))
-            loss = ops.softmax_cross_entropy(logits, t)
-            loss.backward()
-            optimizer.step()
-            meter.add(loss.data, logits.data, t)
+            loss, logits = run(x, t)
+            meter.add(loss, logits, t)
             step += 1
             if on_batch is not None:
                 on_batch(epoch, meter)
@@ -234,3 +237,17 @@ def fit(
             epoch, train_loss, train_accuracy, result.loss, result.accuracy, seconds,
             meter.images / seconds, optimizer.param_groups[0]["lr"], result,
         )  # fmt: skip
+
+
+def _step(model: Layer, optimizer: optim.Optimizer) -> Callable[[Array, Array], Any]:
+    """A batch's step, which gives its loss and logits."""
+
+    def step(x: Array, t: Array) -> tuple[Array, Array]:
+        optimizer.zero_grad()
+        logits = model(Tensor(x))
+        loss = ops.softmax_cross_entropy(logits, t)
+        loss.backward()
+        optimizer.step()
+        return loss.data, logits.data
+
+    return step

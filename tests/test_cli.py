@@ -115,7 +115,7 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert config["arguments"] == {
         "data": "digits", "data_dir": None, "model": "mlp:30", "epochs": 8, "seed": 4, "lr": 0.1,
         "optimizer": "momentum", "schedule": "cosine", "weight_decay": 0.0, "batch_size": 32,
-        "backend": "numpy", "out": str(folder),
+        "backend": "numpy", "eager": False, "out": str(folder),
     }  # fmt: skip
     assert config["versions"]["nnx"] == nnx.__version__
     assert config["versions"]["numpy"] == np.__version__

@@ -144,6 +144,16 @@ def test_same_seed_same_result() -> None:
     assert a.state_dict()["0.W"].tobytes() != c.state_dict()["0.W"].tobytes()
 
 
+def test_a_captured_run_equals_an_eager_one() -> None:
+    a, captured = run(1, epochs=2, schedule="cosine")
+    b, eager = run(1, epochs=2, schedule="cosine", eager=True)
+    for name, x in a.state_dict().items():
+        assert x.tobytes() == b.state_dict()[name].tobytes()
+    assert [(e.train_loss, e.train_accuracy) for e in captured] == [
+        (e.train_loss, e.train_accuracy) for e in eager
+    ]
+
+
 class Fixed(L.Layer):
     """Gives its inputs back: they are the logits."""
 

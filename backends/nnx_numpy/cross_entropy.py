@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,16 @@ def _cross_entropy(
                 reduction=reduction,
             )  # fmt: skip
         return y, {**extras, "index": None, "ignored": None}
-    run = _Forward(np.empty, x, t, ignore_index)
-    kept = x.dtype.type(run())
-    y = run.losses.reshape(t.shape) if reduction == "none" else run.losses.sum()
+    rows, ids = x.reshape(-1, x.shape[-1]), t.reshape(-1)
+    ids = ids if ids.dtype == np.intp else ids.astype(np.intp)
+    p, index, ignored, losses, kept = _losses(
+        rows, ids, _starts(*rows.shape), ignore_index, np.empty(rows.shape, x.dtype)
+    )
+    count = x.dtype.type(kept)
+    y = losses.reshape(t.shape) if reduction == "none" else losses.sum()
     if reduction == "mean":
-        with np.errstate(invalid="ignore"):
-            y = y / kept
-    return y, {"p": run.p, "q": None, "count": kept, "index": run.index, "ignored": run.ignored}
+        y = y / count if kept else x.dtype.type(np.nan)
+    return y, {"p": p, "q": None, "count": count, "index": index, "ignored": ignored}
 
 
 @_cross_entropy.d("x")
@@ -49,42 +53,35 @@ def _plain(x, t, weight, label_smoothing):
     return t.ndim < x.ndim and weight is None and not label_smoothing and t.size > 0
 
 
-class _Forward:
-    """p = softmax(x), the losses, where each row's class lies, and which rows do not count."""
+@functools.lru_cache(maxsize=16)
+def _starts(rows, classes):
+    """Where each row starts in the flat logits."""
+    return np.arange(0, rows * classes, classes)
 
-    def __init__(self, empty, x, t, ignore_index, given=(None, None, None, None)):
-        self.rows, self.ids = x.reshape(-1, x.shape[-1]), t.reshape(-1)
-        self.ignore_index = ignore_index
-        n, classes = self.rows.shape
-        kinds = (
-            (self.rows.shape, x.dtype), ((n,), np.intp), ((n,), np.bool_), ((n,), x.dtype)
-        )  # fmt: skip
-        self.p, self.index, self.ignored, self.losses = (
-            empty(*kind) if a is None else a for a, kind in zip(given, kinds, strict=True)
-        )
-        self.picked, self.total = empty((n,), x.dtype), empty((n, 1), x.dtype)
-        self.starts = np.arange(0, n * classes, classes)
 
-    def __call__(self) -> int:
-        """How many rows count."""
-        rows, p, index, ignored, total = self.rows, self.p, self.index, self.ignored, self.total
-        np.equal(self.ids, self.ignore_index, out=ignored)
-        some = bool(ignored.any())
-        np.copyto(index, self.ids, casting="unsafe")
-        if some:
-            index[ignored] = 0
-        np.add(index, self.starts, out=index)
-        np.maximum.reduce(rows, axis=-1, keepdims=True, out=total)
-        np.subtract(rows, total, out=p)
-        np.take(p.reshape(-1), index, out=self.picked, mode="clip")
-        np.exp(p, out=p)
-        np.add.reduce(p, axis=-1, keepdims=True, out=total)
-        np.divide(p, total, out=p)
-        np.log(total[:, 0], out=self.losses)
-        np.subtract(self.losses, self.picked, out=self.losses)
-        if some:
-            self.losses[ignored] = 0
-        return rows.shape[0] - (int(np.count_nonzero(ignored)) if some else 0)
+def _losses(
+    rows, ids, starts, ignore_index, p, index=None, ignored=None, losses=None, picked=None,
+    total=None,
+):  # fmt: skip
+    """p = softmax(rows), where each row's class lies, which rows do not count, the losses, and how
+    many rows count. What is None is made; a replay gives all.
+    """
+    ignored = np.equal(ids, ignore_index, out=ignored)
+    left_out = np.count_nonzero(ignored)
+    index = np.add(ids, starts, out=index, casting="unsafe")
+    if left_out:
+        index[ignored] = 0
+    total = np.maximum.reduce(rows, axis=-1, keepdims=True, out=total)
+    np.subtract(rows, total, out=p)
+    picked = p.reshape(-1).take(index, out=picked, mode="clip")
+    np.exp(p, out=p)
+    np.add.reduce(p, axis=-1, keepdims=True, out=total)
+    np.divide(p, total, out=p)
+    losses = np.log(total[:, 0], out=losses)
+    np.subtract(losses, picked, out=losses)
+    if left_out:
+        losses[ignored] = 0
+    return p, index, ignored, losses, rows.shape[0] - left_out
 
 
 class _Backward:
@@ -93,23 +90,30 @@ class _Backward:
     def __init__(self, empty, dx, dy, p, count, index, ignored, reduction):
         self.dx, self.dy, self.p, self.count = dx, dy, p, count
         self.index, self.ignored, self.reduction = index, ignored, reduction
-        self.picked = empty(index.shape, p.dtype)
+        self.flat, self.picked = dx.reshape(-1), empty(index.shape, p.dtype)
 
-    def __call__(self) -> None:
-        dx, picked, scale = self.dx, self.picked, self.dy
+    def __call__(self):
+        dx, picked, flat = self.dx, self.picked, self.flat
         np.copyto(dx, self.p)
-        flat = dx.reshape(-1)
-        np.take(flat, self.index, out=picked, mode="clip")
+        flat.take(self.index, out=picked, mode="clip")
         np.subtract(picked, 1, out=picked)
         flat[self.index] = picked
-        if self.ignored.any():
+        left_out = np.count_nonzero(self.ignored)
+        if left_out:
             dx[self.ignored] = 0
-        with np.errstate(invalid="ignore", divide="ignore"):
-            if self.reduction == "mean":
-                scale = scale / self.count
-            elif self.reduction == "none":
-                scale = scale.reshape(-1, 1)
-            np.multiply(dx, scale, out=dx)
+        if left_out == dx.shape[0]:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                self._scale(dx)
+        else:
+            self._scale(dx)
+
+    def _scale(self, dx):
+        scale = self.dy
+        if self.reduction == "mean":
+            scale = scale / self.count
+        elif self.reduction == "none":
+            scale = scale.reshape(-1, 1)
+        np.multiply(dx, scale, out=dx)
 
 
 @overrides.prepare(_cross_entropy)
@@ -121,16 +125,21 @@ def _(
     if not _plain(x, t, weight, label_smoothing) or _copied(rows, x) or _copied(t.reshape(-1), t):
         return None
     y, p, count, index, ignored = results
-    losses = y.reshape(-1) if reduction == "none" else None
-    run = _Forward(empty, x, t, ignore_index, (p, index, ignored, losses))
+    n, dtype, ids = rows.shape[0], x.dtype, t.reshape(-1)
+    losses = y.reshape(-1) if reduction == "none" else empty((n,), dtype)
+    out = (p, index, ignored, losses, empty((n,), dtype), empty((n, 1), dtype))
+    given = (rows, ids, _starts(*rows.shape), ignore_index, *out)
 
-    def again() -> None:
-        count.fill(run())
+    def again():
+        kept = _losses(*given)[-1]
+        count.fill(kept)
         if reduction != "none":
-            np.add.reduce(run.losses, axis=None, out=y)
+            np.add.reduce(losses, axis=None, out=y)
         if reduction == "mean":
-            with np.errstate(invalid="ignore"):
+            if kept:
                 np.divide(y, count, out=y)
+            else:
+                y.fill(np.nan)
 
     return [(again, (), {})]
 

@@ -20,9 +20,7 @@ BLOCK = 1 << 16
 Array = np.ndarray[Any, Any]
 
 
-def _blocks(
-    empty: Any, scratch: int, g: Array, *targets: Array
-) -> Iterator[tuple[Array, ...]]:
+def _blocks(empty: Any, scratch: int, g: Array, *targets: Array) -> Iterator[tuple[Array, ...]]:
     """g and the targets in pieces, each with `scratch` arrays of its shape.
 
     Arrays that are not contiguous have no flat view: they are one piece.
@@ -43,26 +41,33 @@ def _in_place(
     empty: Any = np.empty,
 ) -> list[Any]:  # fmt: skip
     """The calls of `body` that update the arrays (the gradient first), piece by piece."""
-    scratch = 2 if attrs.get("weight_decay") else 1
-    return [(body, (*piece, *numbers), attrs) for piece in _blocks(empty, scratch, *arrays)]
+    count = 2 if attrs.get("weight_decay") else 1
+    return [(body, (*piece, *numbers), attrs) for piece in _blocks(empty, count, *arrays)]
 
 
-def _run(calls: list[Any]) -> None:
-    for f, args, attrs in calls:
-        f(*args, **attrs)
+def _run(
+    body: Any, arrays: tuple[Array, ...], numbers: tuple[Any, ...], attrs: dict[str, Any]
+) -> None:
+    g = arrays[0]
+    if g.size <= BLOCK and not attrs.get("weight_decay"):  # the usual small case, without a list
+        body(*arrays, np.empty(g.shape, g.dtype), *numbers, **attrs)
+        return
+    for f, args, options in _in_place(body, arrays, numbers, attrs):
+        f(*args, **options)
 
 
-def _decayed(g: Array, p: Array, weight_decay: float, spare: list[Array]) -> Array:
-    """g + weight_decay p, in the spare scratch."""
+def _decayed(g: Array, p: Array, weight_decay: float, spare: tuple[Any, ...]) -> Array:
+    """g + weight_decay p, in the first of `spare`."""
     if not weight_decay:
         return g
-    np.multiply(p, weight_decay, out=spare[0])
-    return np.add(g, spare[0], out=spare[0])
+    out: Array = spare[0]
+    np.multiply(p, weight_decay, out=out)
+    return np.add(g, out, out=out)
 
 
 @overrides.update(kernels.sgd)
 def _sgd(xp: Any, p: Array, g: Array, lr: float, *, weight_decay: float) -> None:
-    _run(_in_place(_sgd_piece, (g, p), (lr,), {"weight_decay": weight_decay}))
+    _run(_sgd_piece, (g, p), (lr,), {"weight_decay": weight_decay})
 
 
 @overrides.prepare(_sgd)
@@ -71,8 +76,7 @@ def _(empty: Any, _: Any, xp: Any, p: Array, g: Array, lr: Any, **attrs: Any) ->
 
 
 def _sgd_piece(g: Array, p: Array, t: Array, *rest: Any, weight_decay: float) -> None:
-    *spare, lr = rest
-    np.multiply(_decayed(g, p, weight_decay, spare), lr, out=t)
+    np.multiply(_decayed(g, p, weight_decay, rest), rest[-1], out=t)
     np.subtract(p, t, out=p)
 
 
@@ -82,7 +86,7 @@ def _momentum(
     *, momentum: float, nesterov: bool, weight_decay: float,
 ) -> None:  # fmt: skip
     attrs = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
-    _run(_in_place(_momentum_piece, (g, p, m), (lr, keep), attrs))
+    _run(_momentum_piece, (g, p, m), (lr, keep), attrs)
 
 
 @overrides.prepare(_momentum)
@@ -96,8 +100,8 @@ def _momentum_piece(
     g: Array, p: Array, m: Array, t: Array, *rest: Any,
     momentum: float, nesterov: bool, weight_decay: float,
 ) -> None:  # fmt: skip
-    *spare, lr, keep = rest
-    d = _decayed(g, p, weight_decay, spare)
+    lr, keep = rest[-2:]
+    d = _decayed(g, p, weight_decay, rest)
     np.multiply(m, momentum, out=m)
     np.add(m, np.multiply(d, keep, out=t), out=m)
     if nesterov:
@@ -115,7 +119,7 @@ def _adam(
     *, beta1: float, beta2: float, weight_decay: float,
 ) -> None:  # fmt: skip
     attrs = {"beta1": beta1, "beta2": beta2, "weight_decay": weight_decay}
-    _run(_in_place(_adam_piece, (g, p, m, v), (rate, eps), attrs))
+    _run(_adam_piece, (g, p, m, v), (rate, eps), attrs)
 
 
 @overrides.prepare(_adam)
@@ -130,8 +134,8 @@ def _adam_piece(
     g: Array, p: Array, m: Array, v: Array, t: Array, *rest: Any,
     beta1: float, beta2: float, weight_decay: float,
 ) -> None:  # fmt: skip
-    *spare, rate, eps = rest
-    _moments(_decayed(g, p, weight_decay, spare), m, v, t, beta1, beta2)
+    rate, eps = rest[-2:]
+    _moments(_decayed(g, p, weight_decay, rest), m, v, t, beta1, beta2)
     np.subtract(p, _change(m, v, t, rate, eps), out=p)
 
 
@@ -141,7 +145,7 @@ def _adamw(
     *, beta1: float, beta2: float,
 ) -> None:  # fmt: skip
     attrs = {"beta1": beta1, "beta2": beta2}
-    _run(_in_place(_adamw_piece, (g, p, m, v), (rate, eps, shrink), attrs))
+    _run(_adamw_piece, (g, p, m, v), (rate, eps, shrink), attrs)
 
 
 @overrides.prepare(_adamw)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from nnx.backend import Backend
+
+from nnx.backend import Backend, load_backend
 
 if TYPE_CHECKING:
-    from nnx.capture.recording import Call
+    from nnx.capture.log import Call
 
 Array = np.ndarray[Any, Any]
 Run = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
@@ -53,9 +54,7 @@ class NumpyReplay:
     @staticmethod
     def offset(array: Array, root: Array) -> int:
         """Bytes from the root's first element to the array's."""
-        return int(
-            array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
-        )
+        return int(array.__array_interface__["data"][0] - root.__array_interface__["data"][0])
 
     @staticmethod
     def checksum(root: Array) -> tuple[int, bytes]:
@@ -83,6 +82,7 @@ class NumpyReplay:
 
     @staticmethod
     def arena(size: int) -> Array:
+        """Bytes that start at a multiple of the alignment."""
         memory = np.empty(size + NumpyReplay.alignment, np.uint8)
         start = -memory.__array_interface__["data"][0] % NumpyReplay.alignment
         return memory[start : start + size]
@@ -135,7 +135,8 @@ class NumpyReplay:
         return getattr(self, f"_{call.kind}")(call, backend, empty)  # type: ignore[no-any-return]
 
     def _run(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
-        f, args, attrs = OPERATORS.get(call.function, call.function), call.args, dict(call.attrs)
+        f: Any = OPERATORS.get(call.function, call.function)
+        args, attrs = call.args, dict(call.attrs)
         if len(call.results) == 1 and "out" not in attrs:
             out = call.results[0]
             if isinstance(f, np.ufunc) and f.nout == 1:
@@ -149,7 +150,7 @@ class NumpyReplay:
         return [(_Again(lambda: f(*args, **attrs), args, call.results), (), {})]
 
     def _kernel(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
-        prepare = getattr(backend.kernels, "prepared", {}).get(call.function)
+        prepare = _prepared(backend, call.function)
         if prepare is not None:
             found: list[Run] | None = prepare(
                 empty, call.results, backend.xp, *call.args, **call.attrs
@@ -186,6 +187,14 @@ class NumpyReplay:
 
     def _check(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
         return [(call.function, (backend, *call.args), call.attrs)]
+
+
+def _prepared(backend: Backend, kernel: Any) -> Any:
+    """What `Overrides.prepare` was given for a kernel of the backend or of its parent."""
+    found = getattr(backend.kernels, "prepared", {}).get(kernel)
+    if found is None and backend.parent is not None:
+        return _prepared(load_backend(backend.parent), kernel)
+    return found
 
 
 class _Again:
@@ -257,7 +266,7 @@ def _pow(out: Array, x: Any, y: Any) -> list[Run] | None:
 
 
 def _alike(a: Array, b: Array) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype
+    return bool(a.shape == b.shape and a.dtype == b.dtype)
 
 
 def _mean(

@@ -1,0 +1,252 @@
+"""The captured function: which plan applies, when to record, when to compare."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from ..backend import Backend, _scoped, backend_of, get_backend, mixed_backends, recording
+from ..errors import CaptureError, OptionError, StateError
+from ..tape import is_recording
+from ..tensor import Tensor, tensor
+from . import checked
+from .compare import Entry, difference, entries
+from .log import Leaf, Line
+from .plan import Plan, Report, State
+from .recorder import Recorder, recorder_for
+from .recording import Recording
+from .tree import flatten, rebuild
+
+
+class Pending(NamedTuple):
+    """A run that waits for a second one to be compared with.
+
+    outside   memory from outside that it read, known by its id as long as it is held here
+    made      memory that it made, of which some may last: state made at first use
+    """
+
+    entries: list[Entry]
+    state: State
+    tensors: list[Tensor]
+    outside: list[Any]
+    made: list[weakref.ref[Any]]
+
+    def explains(self, record: Recording) -> bool:
+        """Whether the later run reads what this one made: then the two may well differ."""
+        lasting = {id(root) for ref in self.made if (root := ref()) is not None}
+        return not lasting.isdisjoint(record.storages)
+
+
+class Arguments(NamedTuple):
+    """A call's arrays, and what tells its plans from others."""
+
+    arrays: list[Any]
+    form: Any
+    base: Backend
+    key: Any
+
+
+class Captured:
+    """See `nnx.capture`.
+
+    fn   the function itself, to be called eagerly
+    """
+
+    def __init__(self, fn: Callable[..., Any], *, check: bool = False, max_plans: int = 8) -> None:
+        if not callable(fn):
+            raise OptionError(f"capture: got a {type(fn).__name__}, expected a function or a layer")
+        if isinstance(max_plans, bool) or not isinstance(max_plans, int) or max_plans < 1:
+            raise OptionError(f"capture: max_plans={max_plans!r}, expected an int of at least 1")
+        self.fn, self.check, self.max_plans = fn, check, max_plans
+        self._plans: dict[Any, list[Plan]] = {}
+        self._pending: dict[Any, list[Pending]] = {}
+        self._clock = 0
+        self._latest: Plan | None = None
+        self._lock = threading.RLock()
+        self.__name__ = getattr(fn, "__name__", type(fn).__name__)
+        self.__doc__ = fn.__doc__
+        self.__wrapped__ = fn
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if recording() is not None:  # another captured function records: this is part of it
+            return self.fn(*args, **kwargs)
+        given = self._arguments(args, kwargs)
+        with self._lock:
+            plan = self._find(given.key)
+            if plan is None:
+                return self._record(given)
+            if self.check:
+                return checked.compared(self, plan, given)
+            return plan.replay(given.arrays)
+
+    def plan(self) -> Report:
+        """What the plan used last does and holds; print it.
+
+        Raises StateError before there is one.
+        """
+        if self._latest is None:
+            raise StateError(
+                "plan() before there is one: call the captured function twice with arguments of "
+                "the same shapes"
+            )
+        return self._latest.report
+
+    def _arguments(self, args: Any, kwargs: Any) -> Arguments:
+        arrays: list[Any] = []
+        form = (
+            tuple([flatten(a, arrays, f"argument {i}") for i, a in enumerate(args)]),
+            flatten(kwargs, arrays, "the keywords") if kwargs else None,
+        )
+        for i, a in enumerate(arrays):
+            if isinstance(a, Tensor):
+                if a.requires_grad:
+                    raise CaptureError(
+                        f"capture: an argument (shape {a.shape}) is a Tensor that requires a "
+                        f"gradient; take Parameters from the scope around the function, and make "
+                        f"a Tensor of an array that needs a gradient inside it"
+                    )
+                arrays[i] = a._data
+        base = backend_of(arrays[0]) if arrays else get_backend()
+        memory, owns = recorder_for(base).replay(), base.owns
+        for i, a in enumerate(arrays):
+            if not owns(a):
+                raise mixed_backends("capture", base, a, f"arguments[{i}]")
+        shapes = tuple([memory.key(a) for a in arrays])
+        return Arguments(arrays, form, base, (form, shapes, base, is_recording()))
+
+    def _find(self, key: Any) -> Plan | None:
+        for plan in self._plans.get(key, ()):
+            if plan.holds():
+                self._clock += 1
+                plan.used, self._latest = self._clock, plan
+                return plan
+        return None
+
+    # recording
+
+    def run(self, given: Arguments, arrays: list[Any], record: Recording) -> Any:
+        """Call the function on those arrays, recorded; its result, as a form and arrays."""
+        left = iter(arrays)
+        forms, named = given.form
+        args = [rebuild(form, left, _argument) for form in forms]
+        kwargs = {} if named is None else rebuild(named, left, _argument)
+        with recorded(recorder_for(given.base), record):
+            result = self.fn(*args, **kwargs)
+        form = flatten(result, record.outputs, f"what {self.__name__} returned")
+        for i, y in enumerate(record.outputs):
+            record.outputs[i] = y._data if isinstance(y, Tensor) else y
+        for source in record.sources:
+            source.note()
+        record.verify(self.end)
+        return form
+
+    def begin(self, given: Arguments) -> tuple[Recording, list[Any]]:
+        """A recording with buffers for the arguments, and the views that the function gets."""
+        memory = given.base.replay()
+        made = [memory.standin(a) for a in given.arrays]
+        return Recording(given.base, [b for b, _ in made], self._known()), [v for _, v in made]
+
+    def _record(self, given: Arguments) -> Any:
+        record, arrays = self.begin(given)
+        form = self.run(given, arrays, record)
+        found = entries(record, self.end, form)
+        waiting = self._pending.setdefault(given.key, [])
+        pending = Pending(
+            found,
+            state_of(record, list(record.leaves.values())),
+            [leaf.tensor for leaf in record.leaves.values()],
+            [s.root for s in record.storages.values() if s.label[0] == "outside"],
+            [weakref.ref(s.root) for s in record.storages.values() if s.label[0] == "result"],
+        )
+        for old in waiting:
+            problem = difference(old.entries, found)
+            if problem is None:
+                return self._planned(given, record, form, found, old)
+            if old.state.same(pending.state) and not old.explains(record):
+                waiting.remove(old)  # the next call is compared with one after this
+                raise problem
+        made = results(record, form)
+        record.forget()
+        waiting.append(pending)
+        del waiting[: -self.max_plans]
+        while len(self._pending) > self.max_plans:
+            del self._pending[next(iter(self._pending))]
+        return made
+
+    def _planned(
+        self, given: Arguments, record: Recording, form: Any, found: list[Entry], old: Pending
+    ) -> Any:
+        """Two runs agree: make the plan, and give this run's result."""
+        lasting = {id(t) for t in old.tensors}
+        leaves = [leaf for key, leaf in record.leaves.items() if key in lasting]
+        plan = Plan(record, state_of(record, leaves), form, found)
+        del self._pending[given.key]
+        self._plans.setdefault(given.key, []).append(plan)
+        self._clock += 1
+        plan.used, self._latest = self._clock, plan
+        if sum(map(len, self._plans.values())) > self.max_plans:
+            self._drop()
+        return plan.results()
+
+    def _drop(self) -> None:
+        """Forget the plan that was not used for longest."""
+        key, plan = min(
+            ((k, p) for k, plans in self._plans.items() for p in plans), key=lambda kp: kp[1].used
+        )
+        self._plans[key].remove(plan)
+        if not self._plans[key]:
+            del self._plans[key]
+
+    def _known(self) -> list[Tensor]:
+        """Leaves that earlier runs found."""
+        found = {id(t): t for ps in self._pending.values() for p in ps for t in p.tensors}
+        for plans in self._plans.values():
+            for plan in plans:
+                found.update((id(leaf.tensor), leaf.tensor) for leaf, _ in plan.state.leaves)
+        return list(found.values())
+
+    @property
+    def end(self) -> Line:
+        """Where the function is: for what has no line of its own."""
+        code = getattr(self.fn, "__code__", None)
+        return ("", 0) if code is None else (code.co_filename, code.co_firstlineno)
+
+    def __repr__(self) -> str:
+        count = sum(map(len, self._plans.values()))
+        return f"<captured {self.__name__}, {count} plan{'s' if count != 1 else ''}>"
+
+
+@contextmanager
+def recorded(recorder: Recorder, record: Recording) -> Any:
+    """Make the recorder the current backend, and the recording its own, in this thread."""
+    token, scope = recorder.start(record), _scoped.set(recorder)
+    try:
+        yield
+    finally:
+        _scoped.reset(scope)
+        recorder.stop(token)
+
+
+def _argument(array: Any, is_tensor: bool) -> Any:
+    return tensor(array) if is_tensor else array
+
+
+def state_of(record: Recording, leaves: list[Leaf]) -> State:
+    """The leaves with what the run read of their gradients."""
+    read = {
+        id(record.memory.root(a))
+        for c in record.calls
+        for a in record.arrays((tuple(c.args), dict(c.attrs)))
+    }
+    return State(record, leaves, read)
+
+
+def results(record: Recording, form: Any) -> Any:
+    """Copies of what the function returned."""
+    copy = record.base.copy
+    return rebuild(
+        form, iter(record.outputs), lambda a, is_tensor: tensor(copy(a)) if is_tensor else copy(a)
+    )

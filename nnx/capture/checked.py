@@ -1,0 +1,98 @@
+"""`check=True`: each replay beside an eager call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CaptureError
+from .compare import difference, entries
+from .log import shown
+from .plan import Plan
+
+if TYPE_CHECKING:
+    from .captured import Arguments, Captured
+
+
+class Snapshot:
+    """All that a call of the plan changes, to be put back and to be compared."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, copy = plan, plan.recording.base.copy
+        self.targets = [(a, copy(a)) for a in plan.targets]
+        self.leaves = [
+            (leaf.tensor, leaf.tensor.grad, _copied(copy, leaf.tensor.grad), leaf.tensor._version)
+            for leaf, _ in plan.state.leaves
+        ]
+        self.steps = [(s, s.steps()) for s in plan.recording.sources]
+        self.generators = [(g, g.bit_generator.state) for g in plan.generators]
+
+    def restore(self) -> None:
+        copy = self.plan.recording.memory.copy
+        for array, saved in self.targets:
+            copy(array, saved)
+        for t, grad, saved, version in self.leaves:
+            if grad is not None:
+                copy(grad, saved)
+            t.grad, t._version = grad, version
+        for source, steps in self.steps:
+            source.rewind(steps)
+        for generator, state in self.generators:
+            generator.bit_generator.state = state
+
+    def parts(self) -> list[tuple[str, Any]]:
+        """What is compared, with names."""
+        named = [
+            (f"the gradient of the parameter of shape {t.shape}", saved)
+            for t, _, saved, _ in self.leaves
+        ]
+        named += [
+            (f"an array of shape {tuple(a.shape)} that is updated (a parameter, or state)", saved)
+            for a, saved in self.targets
+        ]
+        named += [("an optimizer's count of steps", steps) for _, steps in self.steps]
+        named += [("the random generator's state", str(state)) for _, state in self.generators]
+        return named
+
+
+def compared(captured: Captured, plan: Plan, given: Arguments) -> Any:
+    """The eager result, after a replay from the same state gave the same; else CaptureError."""
+    base = given.base
+    before = Snapshot(plan)
+    plan.replay(given.arrays)
+    replayed = [base.copy(a) if base.owns(a) else a for a in plan.recording.outputs]
+    after = Snapshot(plan)
+    before.restore()
+    record, arrays = captured.begin(given)
+    form = captured.run(given, arrays, record)
+    problem = difference(plan.entries, entries(record, captured.end, form))
+    if problem is not None:
+        raise problem
+    eager = Snapshot(plan)
+    outputs = zip(replayed, record.outputs, strict=True)
+    pairs = [(f"output {i}", a, b) for i, (a, b) in enumerate(outputs)]
+    pairs += [(n, a, b) for (n, a), (_, b) in zip(after.parts(), eager.parts(), strict=True)]
+    for name, a, b in pairs:
+        if not _equal(base, a, b):
+            raise CaptureError(
+                f"{shown(captured.end)}: check: after a replay {name} differs from what an eager "
+                f"call gives from the same state"
+            )
+    from .captured import results
+
+    return results(record, form)
+
+
+def _copied(copy: Any, grad: Any) -> Any:
+    return None if grad is None else copy(grad)
+
+
+def _equal(base: Any, a: Any, b: Any) -> bool:
+    if not (base.owns(a) and base.owns(b)):
+        return bool(a is b or (type(a) is type(b) and a == b))
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    xp = base.xp
+    same = a == b
+    if "float" in base.dtype_name(a):
+        same = same | (xp.isnan(a) & xp.isnan(b))
+    return bool(xp.all(same))

@@ -1,0 +1,70 @@
+"""What a recording consists of: calls, the leaves that took part, memory, and lines of source."""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Mapping
+from typing import Any
+
+from ..backend import Array
+from ..tensor import Tensor
+
+Line = tuple[str, int]
+
+
+class Call:
+    """One entry of the log.
+
+    kind      "run": a function of the namespace or an operator; "kernel": a backend's override;
+              "write", "copy", "uniform", "literal", "numbers", "check": what their names say
+    results   the arrays it made, in memory of their own
+    writes    the arrays that it wrote to, which existed before
+    """
+
+    __slots__ = ("args", "attrs", "function", "kind", "line", "results", "writes")
+
+    def __init__(
+        self, kind: str, function: Any, args: Any, attrs: Mapping[str, Any], line: Line,
+        results: tuple[Array, ...] = (), writes: tuple[Array, ...] = (),
+    ) -> None:  # fmt: skip
+        self.kind, self.args, self.attrs = kind, args, attrs
+        self.function: Any = function
+        self.line, self.results, self.writes = line, results, writes
+
+    @property
+    def name(self) -> str:
+        if self.function is None or self.kind == "check":
+            return self.kind
+        return str(self.function.__name__)
+
+
+class Leaf:
+    """A Tensor from outside that took part, as it was when the run began."""
+
+    __slots__ = ("data", "grad", "requires_grad", "tensor", "version")
+
+    def __init__(self, t: Tensor) -> None:
+        self.tensor, self.data, self.requires_grad = t, t._data, t.requires_grad
+        self.grad, self.version = t.grad, t._version
+
+
+class Storage:
+    """Memory that arrays of the run lie in.
+
+    origin   the first array seen in it, from which places in it are counted
+    label    what made it
+    sum      tells whether it has changed
+    """
+
+    __slots__ = ("label", "origin", "root", "sum")
+
+    def __init__(self, root: Array, origin: Array, label: tuple[Any, ...], sum: Any) -> None:
+        self.root, self.origin, self.label, self.sum = root, origin, label, sum
+
+
+def shown(line: Line) -> str:
+    """file:number, and the source of the line where it can be had."""
+    if not line[1]:
+        return "capture"
+    source = linecache.getline(*line).strip()
+    return f"{line[0]}:{line[1]}" + (f": `{source}`" if source else "")
