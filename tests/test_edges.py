@@ -272,3 +272,21 @@ def test_pow_at_zero(backend: nnx.Backend) -> None:
     )
     assert nnx.to_numpy(dx1).tolist() == [0.0, 0.0, -INF]
     assert nnx.to_numpy(dx2).tolist() == [0.0, 0.0, -INF]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_ignored_rows_leave_the_others_alone(
+    dtype: str, reduction: str, backend: nnx.Backend
+) -> None:
+    """Plain class ids, which backends have kernels of their own for; the first row counts."""
+    x = np.random.default_rng(0).standard_normal((5, 4)).astype(dtype)
+    t = np.array([3, -100, 1, -100, 0])
+    p = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+    expected = p - np.eye(4)[np.maximum(t, 0)]
+    expected[t < 0] = 0
+    if reduction == "mean":
+        expected /= 3
+    logits = nnx.Tensor(nnx.asarray(x), requires_grad=True)
+    nnx.softmax_cross_entropy(logits, nnx.asarray(t), reduction=reduction).backward()
+    np.testing.assert_allclose(nnx.to_numpy(logits.grad), expected, atol=1e-6)

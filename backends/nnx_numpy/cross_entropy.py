@@ -70,7 +70,7 @@ def _losses(
     left_out = np.count_nonzero(ignored)
     index = np.add(ids, starts, out=index, casting="unsafe")
     if left_out:
-        index[ignored] = 0
+        np.copyto(index, starts, where=ignored)  # its own row, which becomes 0 as a whole
     total = np.maximum.reduce(rows, axis=-1, keepdims=True, out=total)
     np.subtract(rows, total, out=p)
     picked = p.reshape(-1).take(index, out=picked, mode="clip")
