@@ -144,6 +144,13 @@ class Backend:
         """What a bug report needs: versions, device."""
         return {}
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
+        """There is one of each: a copied model or optimizer computes on the same."""
+        return self
+
+    def __reduce__(self) -> Any:
+        return load_backend, (self.name,)
+
     def __repr__(self) -> str:
         return f"<nnx backend {self.name!r}>"
 

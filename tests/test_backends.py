@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -300,3 +302,8 @@ def test_one_op_on_two_backends_never_compares_their_dtypes(strict: str) -> None
         with nnx.use_backend(name):
             y = nnx.where(nnx.asarray(condition), nnx.asarray(x), 0.0)
             np.testing.assert_array_equal(nnx.to_numpy(y), [1, 0])
+
+
+def test_there_is_one_of_each_also_after_a_copy() -> None:
+    backend = nnx.get_backend()
+    assert copy.deepcopy(backend) is backend and pickle.loads(pickle.dumps(backend)) is backend
