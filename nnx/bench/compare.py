@@ -38,7 +38,7 @@ class Column:
     name: str
     reason: str = ""
     backend: Backend | None = None
-    op: Callable[[OpCase, OpInputs, bool], Prepared | None] = lambda *_: None
+    op: Callable[[OpCase, OpInputs, bool], Prepared | None] | None = None
     step: Callable[[StepCase, StepInputs], Prepared] | None = None
 
 
@@ -49,6 +49,7 @@ def columns(names: Iterable[str] | None = None) -> list[Column]:
     comes back with its reason.
     """
     found = [_backend(name) for name in _backend_names()]
+    found += [_replay(c.backend) for c in found if c.backend is not None and c.backend.replay()]
     found.append(Column("naive", op=naive.op, step=naive.step))
     found += _torch()
     if names is None:
@@ -74,6 +75,12 @@ def _backend(name: str) -> Column:
     backend = load_backend(name)
     op, step = partial(nnx_cases.op, backend), partial(nnx_cases.step, backend)
     return Column(name, backend=backend, op=op, step=step)
+
+
+def _replay(backend: Backend) -> Column:
+    """Training steps through `nnx.capture`."""
+    step = partial(nnx_cases.step, backend, replay=True)
+    return Column(f"{backend.name} replay", backend=backend, step=step)
 
 
 def _torch() -> list[Column]:
@@ -123,7 +130,7 @@ def op_row(case: OpCase, size: str, backward: bool, chosen: list[Column], effort
 
 def _op(column: Column, case: OpCase, inputs: OpInputs, backward: bool) -> Prepared | None:
     """With inputs of its own: the naive style may write into what it is given."""
-    if column.reason:
+    if column.reason or column.op is None:
         return None
     mine = OpInputs(tuple(a.copy() for a in inputs.args), inputs.dy.copy())
     return column.op(case, mine, backward)

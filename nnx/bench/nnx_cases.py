@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..backend import Backend, asarray, use_backend
+from ..capture import capture
 from ..layers import Layer, Linear, Relu, Sequential, SoftmaxCrossEntropy
 from ..optim import SGD
 from ..tensor import Tensor
@@ -29,7 +31,19 @@ def op(backend: Backend, case: OpCase, inputs: OpInputs, backward: bool) -> Prep
     def values(found: list[Any]) -> list[Array]:
         return [backend.to_numpy(a) for a in found]
 
-    return Prepared(both if backward else forward, values, backend.synchronize)
+    return Prepared(_current(backend, both if backward else forward), values, backend.synchronize)
+
+
+def _current(backend: Backend, run: Callable[[], Any]) -> Callable[[], Any]:
+    """A backend that shares its parent's arrays computes only where it is the current one."""
+    if backend.parent is None:
+        return run
+
+    def inside() -> Any:
+        with use_backend(backend.name):
+            return run()
+
+    return inside
 
 
 def network(backend: Backend, weights: list[tuple[Array, Array]]) -> Sequential:
@@ -45,8 +59,13 @@ def network(backend: Backend, weights: list[tuple[Array, Array]]) -> Sequential:
     return net
 
 
-def step(backend: Backend, case: StepCase, inputs: StepInputs) -> Prepared:
-    """A training step on the tape, or a prediction on a bare array in `eval()`."""
+def step(
+    backend: Backend, case: StepCase, inputs: StepInputs, *, replay: bool = False
+) -> Prepared:
+    """A training step on the tape, or a prediction on a bare array in `eval()`.
+
+    replay   through `nnx.capture`: the first two runs record
+    """
     net, loss = network(backend, inputs.weights), SoftmaxCrossEntropy()
     x, t = asarray(inputs.x, backend=backend), asarray(inputs.t, backend=backend)
     optimizer = SGD(net.parameters(), lr=case.lr)
@@ -63,8 +82,9 @@ def step(backend: Backend, case: StepCase, inputs: StepInputs) -> Prepared:
     def predict() -> Any:
         return net.forward(x)
 
+    run = train if case.train else predict
     return Prepared(
-        train if case.train else predict,
+        _current(backend, capture(run) if replay else run),
         lambda found: [backend.to_numpy(found)],
         backend.synchronize,
     )

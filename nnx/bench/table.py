@@ -72,12 +72,7 @@ def table(report: Report, rows: list[Row], first: str = "op") -> str:
         if c["reason"] or any(c["name"] in r["times"] for r in rows)
     ]
     ours = [n for n in names if n not in BASELINES and any(n in r["times"] for r in rows)]
-    pairs = [
-        (a, b)
-        for a in ours
-        for b in (*BASELINES, "numpy")
-        if any(b in r["speedups"].get(a, {}) for r in rows)
-    ]
+    pairs = [(a, b) for a in ours for b in _compared(a, rows)]
     header = [first, "size", "what", *map(title, names)]
     header += [f"{title(a)} vs {title(b)}" for a, b in pairs]
     return markdown(
@@ -91,6 +86,16 @@ def table(report: Report, rows: list[Row], first: str = "op") -> str:
             for r in rows
         ],
     )  # fmt: skip
+
+
+def _compared(ours: str, rows: list[Row]) -> list[str]:
+    """What a backend's speed-up is over: PyTorch where timed, else the naive style; and NumPy for
+    backends with arrays of their own.
+    """
+    there = {b for r in rows for b in r["speedups"].get(ours, {})}
+    found = [b for b in ("torch-cuda", "torch", "naive") if b in there][:1]
+    own = ours.partition(" ")[0] not in ("numpy", "numba")
+    return found + (["numpy"] if own and "numpy" in there else [])
 
 
 def _speedup(row: Row, ours: str, theirs: str) -> str:
