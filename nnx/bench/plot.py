@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,9 @@ def draw(report: Report, path: str | Path) -> None:
         axes.set_yticklabels([f"{r['name']} {r['size']} {r['what']}" for r in rows])
         axes.set_ylim(len(rows), -0.3)
         axes.set_xlim(0, 1.18)
-        axes.set_xlabel("time, relative to the slowest of the row (shorter is faster)")
+        machine = "\n".join(textwrap.wrap(machine_line(report), 90))
+        axes.set_xlabel(f"time, relative to the slowest of the row (shorter is faster)\n{machine}")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(names), frameon=False)
-        figure.text(0.01, 0.002, machine_line(report), fontsize=5)
         figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
