@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nnx bench", description=__doc__)
     add = parser.add_argument
-    add("--quick", action="store_true", help="a few ops, fewer rounds: under a minute")
+    add("--quick", action="store_true", help="a few ops, fewer rounds: about a minute")
     add("--ops", metavar="A,B", help="only these ops, at both sizes, forward and backward")
     add("--steps", action="store_true", help="only the training steps (with --ops: these too)")
     add("--backends", dest="columns", metavar="A,B", help="columns: numpy,cupy,naive,torch,...")
