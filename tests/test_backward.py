@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from leaves import leaf, message, values
 
 import nnx
 from nnx import Tensor
-
-
-def leaf(data: Any, dtype: str = "float64") -> Tensor:
-    return Tensor(nnx.asarray(np.asarray(data, dtype)), requires_grad=True)
-
-
-def values(x: Any) -> Any:
-    return nnx.to_numpy(x).tolist()
-
-
-def message(kind: type[nnx.NnxError], f: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
-    with pytest.raises(kind) as caught:
-        f(*args, **kwargs)
-    return str(caught.value)
-
 
 # no_grad, detach
 

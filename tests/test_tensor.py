@@ -5,29 +5,13 @@ from __future__ import annotations
 import copy
 import operator
 import pickle
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
+from leaves import leaf, message, values
 
 import nnx
 from nnx import Parameter, Tensor
-
-
-def leaf(data: Any, dtype: str = "float64") -> Tensor:
-    return Tensor(nnx.asarray(np.asarray(data, dtype)), requires_grad=True)
-
-
-def values(x: Any) -> Any:
-    return nnx.to_numpy(x).tolist()
-
-
-def message(kind: type[nnx.NnxError], f: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
-    with pytest.raises(kind) as caught:
-        f(*args, **kwargs)
-    return str(caught.value)
-
 
 # Operators
 
