@@ -98,6 +98,13 @@ class Backend:
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         return self.xp.zeros(shape, dtype=dtype)
 
+    def buffer(self, size: int, dtype: Any) -> Array | None:
+        """Zeros whose slices, reshaped, are views of them; None if the library has no such views.
+
+        Optimizers lay parameters and gradients out in such buffers (`nnx.flat`).
+        """
+        return None
+
     def result(self, y: Array) -> Array:
         """A kernel's result as an array: libraries that return scalars for 0-d wrap them here."""
         return y

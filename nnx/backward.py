@@ -215,7 +215,10 @@ def accumulate_into(t: Tensor, g: Any, create_graph: bool) -> None:
     if create_graph:
         t.grad = g if t.grad is None else t.grad + g
     elif t.grad is None:
-        t.grad = backend_of(g).copy(g) if type(g) not in NUMBERS else g
+        if type(g) in NUMBERS:
+            t.grad = g
+        else:
+            t.take_gradient(g)
     elif isinstance(t.grad, Tensor):
         t.grad = t.grad + g
     else:

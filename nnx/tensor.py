@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from .operators import Operators
 from .scalar import SCALARS
 
 if TYPE_CHECKING:
+    from .flat import Flat
     from .tape import Node
 
 Hook = Callable[[Any], Any]
@@ -40,6 +42,7 @@ class Tensor(Operators):
         "requires_grad",
     )
     __array_ufunc__ = None  # so that `ndarray * Tensor` is a Tensor
+    slot: Array | None = None  # a Parameter may have a place for its gradient
     _data: Array
     _node: Node | None
     _hooks: list[Hook] | None
@@ -162,6 +165,10 @@ class Tensor(Operators):
         for leaf, g in found.values():
             backward.accumulate_into(leaf, g, create_graph)
 
+    def take_gradient(self, g: Array) -> None:
+        """Keep a copy of g as `.grad`: the array itself may be another Tensor's too."""
+        self.grad = backend_of(g).copy(g)
+
     def register_hook(self, hook: Hook) -> Callable[[], None]:
         """Call `hook(grad)` when this Tensor's gradient is complete; what it returns replaces it.
 
@@ -209,16 +216,39 @@ class Tensor(Operators):
 
 
 class Parameter(Tensor):
-    """A Tensor that a layer learns. `requires_grad = False` freezes it."""
+    """A Tensor that a layer learns. `requires_grad = False` freezes it.
 
-    __slots__ = ()
+    An optimizer lays its parameters side by side in one buffer (`nnx.flat`): `data` and `grad` are
+    then views. Values stay, and an array that somebody else holds stays where it is.
+
+    flat, place   the buffer and this parameter's number in it; None where it lies by itself
+    slot          where in the buffer of gradients its own belongs
+    """
+
+    __slots__ = ("flat", "place", "slot")
+    flat: Flat | None
+    place: int
+    slot: Array | None
 
     def __init__(self, data: Any, requires_grad: bool = True, *, dtype: str | None = None) -> None:
         super().__init__(data, requires_grad, dtype=dtype)
 
+    def _init(
+        self, data: Array, requires_grad: bool, node: Node | None = None, index: int = 0
+    ) -> Tensor:
+        self.flat = self.slot = None
+        return super()._init(data, requires_grad, node, index)
+
+    def settle(self, data: Array, flat: Flat, place: int) -> None:
+        """Lie in that buffer from now on, where `data` has the values already."""
+        self._data, self.flat, self.place = data, flat, place
+        self.slot = flat.view(flat.grads, place, self.shape)
+
     def move(self, backend: Backend, dtype: str | None = None) -> None:
         """Take an array of that backend or dtype; the Parameter stays the same object."""
-        self._data = asarray(moved(self._data, backend), dtype, backend=backend)
+        data = asarray(moved(self._data, backend), dtype, backend=backend)
+        if data is not self._data:
+            self._data, self.flat, self.slot = data, None, None
         if self.grad is not None:
             self.grad = asarray(moved(self.grad, backend), dtype, backend=backend)
         self._version += 1
@@ -227,6 +257,33 @@ class Parameter(Tensor):
         """Take what an update kernel has written: backward through older uses is an error now."""
         self._data = data
         self._version += 1
+
+    def take_gradient(self, g: Array) -> None:
+        """Into the buffer, unless somebody still holds the gradient that lies there."""
+        flat = self.flat
+        if flat is None or shared(self, "slot") or not _fits(flat, g, self):
+            super().take_gradient(g)
+        else:
+            self.grad = backend_of(g).write(self.slot, g)
+
+
+def _fits(flat: Flat, g: Array, p: Parameter) -> bool:
+    return bool(flat.backend.owns(g) and g.shape == p._data.shape and g.dtype == p._data.dtype)
+
+
+def shared(owner: Any, name: str) -> bool:
+    """Whether anybody but `owner` holds the object in that attribute."""
+    return sys.getrefcount(getattr(owner, name)) > _ONE_HOLDER
+
+
+class _Owner:
+    def __init__(self) -> None:
+        self.held = object()
+
+
+_ONE_HOLDER = 0
+while shared(_Owner(), "held"):  # how many references the count itself adds is the interpreter's
+    _ONE_HOLDER += 1
 
 
 def tensor(

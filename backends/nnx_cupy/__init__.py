@@ -106,6 +106,10 @@ class CupyBackend(Backend):
         with self._on_device():
             return self._cupy.zeros(shape, dtype)
 
+    def buffer(self, size: int, dtype: Any) -> Any:
+        with self._on_device():
+            return self._cupy.zeros(size, dtype)
+
     def call(self, kernel: Any, args: Any, attrs: Any) -> Any:
         with self._on_device():
             return kernel(self.xp, *args, **attrs)

@@ -13,6 +13,7 @@ from nnx.errors import DtypeError
 
 from . import cross_entropy, optim  # noqa: F401 - they register kernels in `overrides`
 from .kernels import overrides
+from .memory import aligned
 
 __all__ = ["NumpyBackend"]
 
@@ -47,6 +48,9 @@ class NumpyBackend(Backend):
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         return np.zeros(shape, dtype)
+
+    def buffer(self, size: int, dtype: Any) -> np.ndarray[Any, Any]:
+        return aligned(size * np.dtype(dtype).itemsize).view(dtype)
 
     def result(self, y: Any) -> Any:
         return np.asarray(y) if isinstance(y, np.generic) else y

@@ -10,6 +10,8 @@ import numpy as np
 
 from nnx.backend import Backend, load_backend
 
+from .memory import ALIGNMENT, aligned
+
 if TYPE_CHECKING:
     from nnx.capture.log import Call
 
@@ -40,9 +42,11 @@ CREATORS = (*FILLED, np.arange, np.eye, np.linspace)
 class NumpyReplay:
     """Memory and calls as `nnx.capture` needs to know them."""
 
-    alignment = 64
+    alignment = ALIGNMENT
 
     # memory
+
+    arena = staticmethod(aligned)
 
     @staticmethod
     def root(array: Array) -> Array:
@@ -55,6 +59,17 @@ class NumpyReplay:
     def offset(array: Array, root: Array) -> int:
         """Bytes from the root's first element to the array's."""
         return int(array.__array_interface__["data"][0] - root.__array_interface__["data"][0])
+
+    @staticmethod
+    def span(array: Array) -> tuple[int, int]:
+        """The first address of the array's memory, and the first after it."""
+        low = high = int(array.__array_interface__["data"][0])
+        if array.size:
+            high += array.itemsize
+            for n, stride in zip(array.shape, array.strides, strict=True):
+                step = (n - 1) * stride
+                low, high = min(low, low + step), max(high, high + step)
+        return low, high
 
     @staticmethod
     def checksum(root: Array) -> tuple[int, bytes]:
@@ -73,7 +88,7 @@ class NumpyReplay:
         """A buffer of the array's layout that holds its values, and a view that users get."""
         spans = [(n - 1) * s for n, s in zip(array.shape, array.strides, strict=True) if n]
         low = -sum(s for s in spans if s < 0)
-        memory = NumpyReplay.arena(low + sum(s for s in spans if s > 0) + array.itemsize)
+        memory = aligned(low + sum(s for s in spans if s > 0) + array.itemsize)
         buffer: Array = np.ndarray(array.shape, array.dtype, memory, low, array.strides)
         buffer[...] = array
         view = buffer.view()
@@ -81,16 +96,14 @@ class NumpyReplay:
         return buffer, view
 
     @staticmethod
-    def arena(size: int) -> Array:
-        """Bytes that start at a multiple of the alignment."""
-        memory = np.empty(size + NumpyReplay.alignment, np.uint8)
-        start = -memory.__array_interface__["data"][0] % NumpyReplay.alignment
-        return memory[start : start + size]
-
-    @staticmethod
     def place(arena: Array, offset: int, array: Array) -> Array:
         """An array of that layout in the arena."""
         return np.ndarray(array.shape, array.dtype, arena, offset, array.strides)
+
+    @staticmethod
+    def alias(array: Array) -> Array:
+        """Another array of the same memory."""
+        return array.view()
 
     copy = staticmethod(np.copyto)
 

@@ -138,8 +138,6 @@ class Captured:
         form = flatten(result, record.outputs, f"what {self.__name__} returned")
         for i, y in enumerate(record.outputs):
             record.outputs[i] = y._data if isinstance(y, Tensor) else y
-        for source in record.sources:
-            source.note()
         record.verify(self.end)
         return form
 
@@ -156,7 +154,7 @@ class Captured:
         waiting = self._pending.setdefault(given.key, [])
         pending = Pending(
             found,
-            state_of(record, list(record.leaves.values())),
+            State(record, list(record.leaves.values())),
             [leaf.tensor for leaf in record.leaves.values()],
             [s.root for s in record.storages.values() if s.label[0] == "outside"],
             [weakref.ref(s.root) for s in record.storages.values() if s.label[0] == "result"],
@@ -182,7 +180,7 @@ class Captured:
         """Two runs agree: make the plan, and give this run's result."""
         lasting = {id(t) for t in old.tensors}
         leaves = [leaf for key, leaf in record.leaves.items() if key in lasting]
-        plan = Plan(record, state_of(record, leaves), form, found)
+        plan = Plan(record, State(record, leaves), form, found)
         del self._pending[given.key]
         self._plans.setdefault(given.key, []).append(plan)
         self._clock += 1
@@ -232,16 +230,6 @@ def recorded(recorder: Recorder, record: Recording) -> Any:
 
 def _argument(array: Any, is_tensor: bool) -> Any:
     return tensor(array) if is_tensor else array
-
-
-def state_of(record: Recording, leaves: list[Leaf]) -> State:
-    """The leaves with what the run read of their gradients."""
-    read = {
-        id(record.memory.root(a))
-        for c in record.calls
-        for a in record.arrays((tuple(c.args), dict(c.attrs)))
-    }
-    return State(record, leaves, read)
 
 
 def results(record: Recording, form: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CaptureError
 from .compare import difference, entries
-from .log import shown
+from .log import gradient_of, set_gradient, shown
 from .plan import Plan
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Snapshot:
         self.plan, copy = plan, plan.recording.base.copy
         self.targets = [(a, copy(a)) for a in plan.targets]
         self.leaves = [
-            (leaf.tensor, leaf.tensor.grad, _copied(copy, leaf.tensor.grad), leaf.tensor._version)
+            (leaf.tensor, gradient_of(leaf.tensor), _copied(copy, leaf.tensor.grad), leaf.tensor._version)
             for leaf, _ in plan.state.leaves
         ]
         self.steps = [(s, s.steps()) for s in plan.recording.sources]
@@ -31,9 +31,10 @@ class Snapshot:
         for array, saved in self.targets:
             copy(array, saved)
         for t, grad, saved, version in self.leaves:
+            set_gradient(t, grad)
+            t._version = version
             if grad is not None:
-                copy(grad, saved)
-            t.grad, t._version = grad, version
+                copy(t.grad, saved)
         for source, steps in self.steps:
             source.rewind(steps)
         for generator, state in self.generators:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..errors import CaptureError
-from .log import Call, Line, shown
+from .log import Call, Line, gradient_of, shown
 from .recording import Recording
 from .trace import each
 
@@ -59,8 +59,9 @@ def entries(recording: Recording, line: Line, form: Any) -> list[Entry]:
         for c in recording.calls
     ]
     found.append(Entry("return", None, (form, described(recording.outputs)), (), line))
-    finals = [described(leaf.tensor.grad) for leaf in recording.leaves.values()]
-    finals = [None if f is not None and f.label[0] in ("grad", "outside") else f for f in finals]
+    finals = [described(gradient_of(leaf.tensor)) for leaf in recording.leaves.values()]
+    kept = ("grad", "outside")
+    finals = [None if isinstance(f, At) and f.label[0] in kept else f for f in finals]
     found.append(Entry("gradients", None, finals, (), line))
     return found
 
@@ -68,7 +69,7 @@ def entries(recording: Recording, line: Line, form: Any) -> list[Entry]:
 def _values(call: Call) -> Any:
     if call.kind == "numbers":
         source = call.args[0]
-        return (source.plan, len(source.due))
+        return (source.plan, [len(run.states) for run in source.runs])
     return (call.args, dict(call.attrs))
 
 

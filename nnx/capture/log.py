@@ -10,6 +10,7 @@ from ..backend import Array
 from ..tensor import Tensor
 
 Line = tuple[str, int]
+SLOT = "slot"  # stands for a gradient that lies in the parameter's slot: nobody else may hold it
 
 
 class Call:
@@ -39,13 +40,24 @@ class Call:
 
 
 class Leaf:
-    """A Tensor from outside that took part, as it was when the run began."""
+    """A Tensor from outside that took part, as it was when the run began.
+
+    grad   its gradient then: an array, None or SLOT
+    """
 
     __slots__ = ("data", "grad", "requires_grad", "tensor", "version")
 
     def __init__(self, t: Tensor) -> None:
         self.tensor, self.data, self.requires_grad = t, t._data, t.requires_grad
-        self.grad, self.version = t.grad, t._version
+        self.grad, self.version = gradient_of(t), t._version
+
+
+def gradient_of(t: Tensor) -> Any:
+    return SLOT if t.grad is not None and t.grad is t.slot else t.grad
+
+
+def set_gradient(t: Tensor, grad: Any) -> None:
+    t.grad = t.slot if grad is SLOT else grad
 
 
 class Storage:

@@ -152,19 +152,21 @@ class Layout:
                     break
 
     def _move(self, starts: dict[int, int]) -> None:
+        """Views of outside memory are made anew too: nobody but its parameter may hold a slot."""
         arena = self.memory.arena(self.arena)
         moved: dict[int, Any] = {}
 
         def new(value: Any) -> Any:
             if not self.base.owns(value):
                 return value
-            root = self.memory.root(value)
-            start = starts.get(id(root))
-            if start is None:
-                return value
             if id(value) not in moved:
-                at = start + self.memory.offset(value, root)
-                moved[id(value)] = self.memory.place(arena, at, value)
+                root = self.memory.root(value)
+                start = starts.get(id(root))
+                if start is None:
+                    moved[id(value)] = self.memory.alias(value)
+                else:
+                    at = start + self.memory.offset(value, root)
+                    moved[id(value)] = self.memory.place(arena, at, value)
             return moved[id(value)]
 
         # Arrays are known by id while they move: the recording holds all of them until then.

@@ -9,9 +9,9 @@ from typing import Any
 
 from ..tensor import tensor
 from .compare import Entry
-from .log import Leaf
+from .log import SLOT, Leaf, gradient_of, set_gradient
 from .memory import Layout
-from .recording import Recording
+from .recording import READS, WRITES, Recording
 from .tree import rebuild
 
 ANY, NONE, ARRAY = "any", "none", "array"
@@ -57,16 +57,18 @@ class Report:
 class State:
     """Leaves and layers as a plan needs them."""
 
-    def __init__(self, recording: Recording, leaves: list[Leaf], read: set[int]) -> None:
+    def __init__(self, recording: Recording, leaves: list[Leaf]) -> None:
         self.recording = recording
         self.layers = list(recording.layers.values())
-        self.leaves = [(leaf, self._gradient(leaf, read)) for leaf in leaves]
+        self.leaves = [(leaf, self._gradient(leaf)) for leaf in leaves]
 
-    def _gradient(self, leaf: Leaf, read: set[int]) -> str:
+    def _gradient(self, leaf: Leaf) -> str:
         if leaf.grad is None:
             return NONE
-        memory = self.recording.memory
-        return ARRAY if id(memory.root(leaf.grad)) in read else ANY
+        lies = leaf.tensor.slot if leaf.grad is SLOT else leaf.grad
+        if self.recording.touches(lies) != READS:
+            return ANY
+        return SLOT if leaf.grad is SLOT else ARRAY
 
     def holds(self) -> bool:
         """Whether leaves and layers are as they were before the recorded run."""
@@ -79,6 +81,9 @@ class State:
                 return False
             if kind is NONE:
                 if t.grad is not None:
+                    return False
+            elif kind is SLOT:
+                if t.grad is None or t.grad is not t.slot:
                     return False
             elif kind is ARRAY and not self.fits(leaf, t.grad):
                 return False
@@ -117,9 +122,11 @@ class Plan:
         self.recording, self.state, self.form, self.entries = recording, state, form, entries
         memory = recording.memory
         self.used = 0
-        self.finals = [_final(leaf, kind) for leaf, kind in state.leaves]
-        kept = {id(memory.root(a)) for a in recording.outputs if recording.base.owns(a)}
-        left = [g for _, g, _, touched in self.finals if touched and g is not None]
+        self.finals = [_final(recording, leaf, kind) for leaf, kind in state.leaves]
+        owns = recording.base.owns
+        recording.outputs = [memory.alias(a) if owns(a) else a for a in recording.outputs]
+        kept = {id(memory.root(a)) for a in recording.outputs if owns(a)}
+        left = [g for _, g, _, touched in self.finals if touched and owns(g)]
         kept |= {id(memory.root(g)) for g in left}
         layout = Layout(recording, kept)
         self.scratch: dict[Any, Any] = {}
@@ -189,7 +196,7 @@ class Plan:
             f(*args, **attrs)
         for leaf, grad, bumps, touched in self.finals:
             if touched:
-                leaf.tensor.grad = grad
+                set_gradient(leaf.tensor, grad)
             leaf.tensor._version += bumps
         for layer in self.records:
             layer._record = None
@@ -205,8 +212,11 @@ class Plan:
         return rebuild(self.form, iter(self.recording.outputs), make)
 
 
-def _final(leaf: Leaf, kind: str) -> tuple[Leaf, Any, int, bool]:
+def _final(recording: Recording, leaf: Leaf, kind: str) -> tuple[Leaf, Any, int, bool]:
     """The gradient that the run left, how often the data changed, and whether it left any."""
     t = leaf.tensor
-    untouched = t.grad is leaf.grad and kind is not ARRAY
-    return leaf, t.grad, t._version - leaf.version, not untouched
+    grad = gradient_of(t)
+    touched = grad is not leaf.grad or kind is ARRAY
+    if grad is SLOT and leaf.grad is SLOT:
+        touched = recording.touches(t.slot) == WRITES
+    return leaf, grad, t._version - leaf.version, touched

@@ -10,8 +10,16 @@ from ..backend import Array, Backend, load_backend
 from ..errors import CaptureError
 from ..tensor import Tensor
 from ..update import Update
-from .log import Call, Leaf, Line, Storage, shown
+from .log import SLOT, Call, Leaf, Line, Storage, gradient_of, shown
 from .trace import Traced, each, unwrapped, wrapped
+
+
+READS, WRITES = "reads", "writes"
+Span = tuple[int, int]
+
+
+def overlap(a: Span, b: Span) -> bool:
+    return a[0] < b[1] and b[0] < a[1]
 
 
 class Recording:
@@ -156,7 +164,7 @@ class Recording:
 
     def _leaf(self, t: Tensor) -> Leaf:
         leaf = Leaf(t)
-        if leaf.grad is not None and self.made_here(leaf.grad):
+        if self.made_here(leaf.grad):
             leaf.grad = None
         return leaf
 
@@ -208,6 +216,21 @@ class Recording:
         each(value, lambda v: found.append(v) if self.base.owns(v) else None)
         return iter(found)
 
+    def touches(self, array: Array) -> str:
+        """What the run did first with that memory: READS, WRITES or nothing ("")."""
+        span = self.memory.span(array)
+        for call in self.calls:
+            if any(overlap(span, self.memory.span(a)) for a in self.reads(call)):
+                return READS
+            if any(overlap(span, self.memory.span(a)) for a in (*call.results, *call.writes)):
+                return WRITES
+        return ""
+
+    def reads(self, call: Call) -> list[Array]:
+        """The arrays whose values a call takes."""
+        args = call.args[1:] if call.kind == "write" else call.args
+        return list(self.arrays((tuple(args), dict(call.attrs))))
+
     def verify(self, line: Line) -> None:
         """Raise if an array was changed, or a gradient set, by other means than nnx's."""
         for storage in self.storages.values():
@@ -215,8 +238,10 @@ class Recording:
                 raise self._changed(storage.root, line)
 
         for leaf in self.leaves.values():
-            g = leaf.tensor.grad
-            if g is not None and g is not leaf.grad and not self.made_here(g):
+            g = gradient_of(leaf.tensor)
+            if g is None or g is SLOT or g is leaf.grad:
+                continue
+            if not self.made_here(g):
                 raise CaptureError(
                     f"{shown(line)}: the captured function left a gradient of shape "
                     f"{tuple(g.shape)} that nnx did not compute in it (an assignment to .grad, or "

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..backend import load_backend, recording
 from ..errors import NnxError, OptionError, StateError
+from ..flat import pack
 from ..tensor import Parameter, Tensor
 from . import explicit
 from .state import load_state
@@ -105,16 +106,20 @@ class Layer:
     def to(self, backend: str) -> Self:
         """Move all parameters to that backend ("cupy", "cupy:1"); they stay the same objects."""
         target = load_backend(backend)
-        for p in self.parameters():
-            p.move(target)
-        return self
+        return self._move(lambda p: p.move(target))
 
     def astype(self, dtype: str) -> Self:
         """Cast all parameters to that float dtype; they stay the same objects."""
         if dtype not in FLOATS:
             raise OptionError(f"astype({dtype!r}): parameters are {', '.join(FLOATS)}")
+        return self._move(lambda p: p.move(p.backend, dtype))
+
+    def _move(self, move: Callable[[Parameter], None]) -> Self:
+        """Parameters that lay side by side do so again."""
+        packed = [p for p in self.parameters() if p.flat is not None]
         for p in self.parameters():
-            p.move(p.backend, dtype)
+            move(p)
+        pack(packed)
         return self
 
     def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:

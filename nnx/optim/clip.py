@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from ..backend import Array, Backend, asarray, backend_of
 from ..errors import MixedBackendsError
+from ..flat import gradient, neighbours
 from ..tensor import Parameter, Tensor
 from . import kernels, options, states
 
@@ -30,11 +32,10 @@ def clip_grad_norm(parameters: Any, max_norm: float) -> Array:
     due, backend = _due(what, parameters)
     if backend is None:
         return asarray(0.0)
-    norm = backend.result(backend.call(_norm, tuple(p.grad for p in due), {}))
+    norm = backend.result(backend.call(_norm, tuple(map(gradient, due)), {}))
     if max_norm < math.inf:
         factor = backend.result(backend.call(_factor, (norm,), {"max_norm": max_norm}))
-        for p in due:
-            p.grad = kernels.scale(p.grad, factor)
+        _each(due, lambda g: kernels.scale(g, factor))
     return norm
 
 
@@ -45,12 +46,21 @@ def clip_grad_value(parameters: Any, value: float) -> None:
     """
     what = "clip_grad_value"
     value = float(options.number(what, "value", value, options.NOT_NEGATIVE))
-    for p in _due(what, parameters)[0]:
-        p.grad = kernels.clip(p.grad, value=value)
+    _each(_due(what, parameters)[0], lambda g: kernels.clip(g, value=value))
 
 
-def _due(what: str, parameters: Any) -> tuple[list[Parameter], Backend | None]:
-    """The parameters to be clipped, each with a bare gradient that fits, and their backend."""
+def _each(due: list[list[Parameter]], f: Callable[[Array], Array]) -> None:
+    """Change gradients in place, or by arrays that hold the new values."""
+    for near in due:
+        held = f(gradient(near))
+        if near[0].grad is not near[0].slot:
+            near[0].grad = held
+
+
+def _due(what: str, parameters: Any) -> tuple[list[list[Parameter]], Backend | None]:
+    """The parameters to be clipped, as `neighbours` gives them, with bare gradients that fit; and
+    their backend.
+    """
     due: list[Parameter] = []
     backend: Backend | None = None
     for i, p in enumerate(options.parameters(what, parameters)):
@@ -71,7 +81,7 @@ def _due(what: str, parameters: Any) -> tuple[list[Parameter], Backend | None]:
     for p in due:
         if isinstance(p.grad, Tensor):  # others may hold its array: a graph does
             p.grad = p.grad.backend.copy(p.grad.data)
-    return due, backend
+    return list(neighbours(due)), backend
 
 
 def _norm(xp: Any, *grads: Array) -> Array:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, ClassVar, NamedTuple
+from weakref import WeakKeyDictionary
 
-from ..backend import Array, Backend, asarray, backend_of, get_backend, moved
+from ..backend import Array, asarray, backend_of, get_backend, moved
 from ..errors import OptionError
+from ..flat import Flat, pack
 from ..tensor import Parameter, Tensor
 from ..update import Update
 from . import options, states
-from .states import Count, State
+from .runs import Due
+from .states import State
 
 Group = dict[str, Any]
 
@@ -44,8 +47,18 @@ class Optimizer:
         self.check(self._options)
         self.param_groups: list[Group] = []
         self._states: dict[Parameter, State] = {}
+        self._start()
         for group in options.groups(self._name, params):
             self.add_param_group(group)
+
+    def _start(self) -> None:
+        """What is worked out when it is needed.
+
+        epoch   counts the changes to states that were there
+        """
+        self.epoch = 0
+        self._last: dict[int, Due] = {}
+        self._buffers: MutableMapping[Flat, dict[str, Array]] = WeakKeyDictionary()
 
     def plan(self, group: Group) -> Plan:
         """The kernel that updates a group with these options. Subclasses define it."""
@@ -79,6 +92,7 @@ class Optimizer:
                 )
             seen.add(p)
         self.param_groups.append({"params": params, **made})
+        pack(params)
 
     def zero_grad(self) -> None:
         """Set every parameter's `.grad` to None."""
@@ -89,41 +103,39 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient and is not frozen; others are not decayed.
 
-        State follows a parameter that has moved to another backend or dtype. Raises
-        MixedBackendsError, ShapeError or DtypeError, before anything is changed, if a gradient
-        does not fit its parameter.
+        Parameters that lie side by side (`nnx.flat`) are updated by one call. State follows a
+        parameter that has moved to another backend or dtype. Raises MixedBackendsError, ShapeError
+        or DtypeError, before anything is changed, if a gradient does not fit its parameter.
         """
         backend = get_backend()
-        for i, (plan, due) in enumerate([self._due(i) for i in range(len(self.param_groups))]):
-            kernel, attrs = plan.kernel, plan.attrs
-            source = Count(self, i, plan, due)
-            rows = backend.numbers(source, [g for _, g, _ in due])
-            for (p, g, state), numbers in zip(due, rows, strict=True):
-                held = kernel(p.data, g, *state.arrays, *numbers, **attrs)
-                if state.names:
-                    held, state.arrays = held[0], held[1:]
-                p.update(held)
-                state.home = held
+        for due in [self._due(i) for i in range(len(self.param_groups))]:
+            kernel, attrs, runs = due.plan.kernel, due.plan.attrs, due.runs
+            rows = backend.numbers(due, [run.grad for run in runs])
+            for run, numbers in zip(runs, rows, strict=True):
+                run.take(kernel(run.data, run.grad, *run.arrays, *numbers, **attrs))
 
-    def _due(self, i: int) -> tuple[Plan, list[tuple[Parameter, Array, State]]]:
-        """The parameters of a group that are to be updated, with gradients that fit."""
+    def _due(self, i: int) -> Due:
+        """What is to be updated in a group, with gradients that fit; as last time, if it can be."""
+        last = self._last.get(i)
+        if last is not None and last.again():
+            return last
         group = self.param_groups[i]
-        plan, found = self.plan(group), self._states
-        due = []
+        pack(group["params"])
+        plan, found = self.plan(group), []
         for j, p in enumerate(group["params"]):
             g = p.grad
             if g is None or not p.requires_grad:
                 continue
-            data = p.data
-            state = found.get(p)
-            if state is None or state.home is not data or state.names != plan.names:
+            state = self._states.get(p)
+            if state is None or state.home is not p.data or state.names != plan.names:
                 state = self._settle(p, group, plan.names)
             if isinstance(g, Tensor):
                 g = g.data
-            if not state.backend.owns(g) or g.shape != data.shape or g.dtype != data.dtype:
+            if not state.backend.owns(g) or g.shape != p.data.shape or g.dtype != p.data.dtype:
                 raise states.misfit(self._name, self._index(i, j), p, g)
-            due.append((p, g, state))
-        return plan, due
+            found.append((p, g, state))
+        self._last[i] = Due(self, i, plan, found)
+        return self._last[i]
 
     def _index(self, i: int, j: int) -> int:
         return sum(len(g["params"]) for g in self.param_groups[:i]) + j
@@ -133,23 +145,48 @@ class Optimizer:
 
         An option that needs other arrays (momentum switched on) starts the parameter's state anew.
         """
-        backend = backend_of(p.data).lasting
         state = self._states.get(p)
-        if state is None or state.names != names:
-            filled = tuple(self._filled(p, backend, self.initial(group)) for _ in names)
-            state = self._states[p] = State(names, filled, p.data, backend)
-        else:
-            dtype = backend.dtype_name(p.data)
-            state.arrays = tuple(
-                asarray(moved(a, backend), dtype, backend=backend) for a in state.arrays
-            )
-        state.home, state.backend = p.data, backend
+        if state is not None and state.names == names:
+            return self.remember(p, names, state.arrays, state.step)
+        return self.remember(p, names, [self.initial(group)] * len(names))
+
+    def remember(
+        self, p: Parameter, names: tuple[str, ...], values: Sequence[Any], step: int = 0
+    ) -> State:
+        """The parameter's state from now on: arrays of any backend and dtype, or numbers to fill
+        with.
+        """
+        backend = backend_of(p.data).lasting
+        dtype = backend.dtype_name(p.data)
+        arrays = []
+        for name, value in zip(names, values, strict=True):
+            if p.flat is None:
+                array = backend.zeros(p.shape, p.dtype)
+            else:
+                array = p.flat.view(self.buffers(p.flat, name)[name], p.place, p.shape)
+            if hasattr(value, "shape"):
+                value = asarray(moved(value, backend), dtype, backend=backend)
+            else:
+                value = backend.result(backend.zeros(p.shape, p.dtype) + value)
+            arrays.append(backend.write(array, value))
+        if p in self._states:
+            self.epoch += 1
+        state = self._states[p] = State(names, tuple(arrays), p.data, backend, step)
         return state
 
-    @staticmethod
-    def _filled(p: Parameter, backend: Backend, value: float) -> Array:
-        zeros = backend.zeros(p.shape, p.dtype)
-        return backend.result(zeros + value) if value else zeros
+    def buffers(self, flat: Flat, *names: str) -> dict[str, Array]:
+        """State arrays of all the buffer's parameters, each name's as one; zeros where new."""
+        found = self._buffers.setdefault(flat, {})
+        for name in names:
+            if name not in found:
+                found[name] = flat.backend.buffer(flat.starts[-1], flat.data.dtype)
+        return found
+
+    def forget(self) -> None:
+        """Start without any state."""
+        self._states.clear()
+        self._last.clear()
+        self.epoch += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Copies on the host: NumPy arrays, Python numbers, tuples and strings.
@@ -169,6 +206,13 @@ class Optimizer:
         the optimizer is then unchanged.
         """
         states.restore(self, saved)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k not in ("epoch", "_last", "_buffers")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
 
     def __repr__(self) -> str:
         lines = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,63 +32,6 @@ class State:
     ) -> None:  # fmt: skip
         self.names, self.arrays, self.home = names, arrays, home
         self.backend, self.step = backend, step
-
-
-class Count:
-    """One group's part of a step: it counts, and gives the kernel's numbers for each parameter.
-
-    A replay calls `advance` again, as long as `holds` says that nothing else has changed.
-    """
-
-    __slots__ = ("arrays", "due", "groups", "i", "optimizer", "plan")
-
-    def __init__(
-        self, optimizer: Optimizer, i: int, plan: Any, due: list[tuple[Parameter, Array, State]]
-    ) -> None:
-        self.optimizer, self.i, self.plan = optimizer, i, plan
-        self.groups = tuple(optimizer.param_groups)
-        self.due = [(p, state) for p, _, state in due]
-        self.arrays: list[tuple[Array, ...]] = []
-
-    def advance(self) -> list[tuple[float, ...]]:
-        """Parameters mostly are at the same step: they share the numbers."""
-        last, rows = 0, []
-        numbers: tuple[float, ...] = ()
-        group = self.groups[self.i]
-        for _, state in self.due:
-            state.step += 1
-            if state.step != last:
-                last = state.step
-                numbers = self.optimizer.numbers(group, last)
-            rows.append(numbers)
-        return rows
-
-    def parameters(self) -> list[Parameter]:
-        """All of the group: those without a gradient were passed over because of that."""
-        found: list[Parameter] = self.groups[self.i]["params"]
-        return found
-
-    def note(self) -> None:
-        """Remember the state arrays that the recorded kernels write."""
-        self.arrays = [state.arrays for _, state in self.due]
-
-    def holds(self) -> bool:
-        """Whether groups, options and state arrays are those that were recorded."""
-        optimizer = self.optimizer
-        if len(optimizer.param_groups) != len(self.groups):
-            return False
-        for (p, state), arrays in zip(self.due, self.arrays, strict=True):
-            if optimizer._states.get(p) is not state or not all(map(is_, state.arrays, arrays)):
-                return False
-        return bool(optimizer.plan(self.groups[self.i]) == self.plan)
-
-    def steps(self) -> list[int]:
-        """The counts, for `rewind`."""
-        return [state.step for _, state in self.due]
-
-    def rewind(self, steps: list[int]) -> None:
-        for (_, state), step in zip(self.due, steps, strict=True):
-            state.step = step
 
 
 def dump(optimizer: Optimizer) -> dict[str, Any]:
@@ -129,13 +71,13 @@ def restore(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
             wrong.append(f"it has state for parameter {i!r}, there are {len(home)}")
     if wrong:
         raise _mismatch(optimizer, wrong)
-    made = {}
+    optimizer.forget()
     for i, entry in saved["state"].items():
-        p, n = home[i]
-        made[p] = _state(p, n or (), entry)
+        p, names = home[i]
+        arrays = [np.array(entry[n], order="C") for n in names or ()]
+        optimizer.remember(p, names or (), arrays).step = entry["step"]
     for group, new in zip(optimizer.param_groups, groups, strict=True):
         group.update(new or {})
-    optimizer._states = made
 
 
 def _misfits_of_form(optimizer: Optimizer, saved: Mapping[str, Any]) -> Iterator[str]:
@@ -196,13 +138,6 @@ def _misfits_of_entry(
             yield f"parameter {i}: {name} is {kind}, expected a NumPy array of floats"
         elif array.shape != p.shape:
             yield f"parameter {i}: {name} has shape {array.shape}, the parameter {p.shape}"
-
-
-def _state(p: Parameter, names: tuple[str, ...], entry: Mapping[str, Any]) -> State:
-    backend = backend_of(p.data)
-    dtype = backend.dtype_name(p.data)
-    arrays = [asarray(np.array(entry[n], order="C"), dtype, backend=backend) for n in names]
-    return State(names, tuple(arrays), p.data, backend, entry["step"])
 
 
 def _mismatch(optimizer: Optimizer, wrong: list[str]) -> StateError:
