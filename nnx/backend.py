@@ -6,7 +6,7 @@ Creation follows the current backend; computation follows the arrays.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -112,6 +112,10 @@ class Backend:
     def call(self, kernel: Any, args: Any, attrs: Mapping[str, Any]) -> Any:
         """Run a kernel on this backend's arrays."""
         return kernel(self.xp, *args, **attrs)
+
+    def test(self, f: Callable[..., None], array: Array, *others: Any) -> None:
+        """Call `f(values, *others)`, which raises if an array's values will not do."""
+        f(self.to_numpy(array), *others)
 
     def dtype_name(self, array: Array) -> str:
         """The array's dtype as the standard spells it: "float32", "int64", "bool"."""

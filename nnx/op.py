@@ -77,15 +77,19 @@ class Signature(NamedTuple):
     variadic: bool
 
 
-def signature(forward: Kernel) -> Signature:
-    """Read from the code object: `inspect.signature` on every op would double the import time."""
+def signature(forward: Kernel, lead: int = 1) -> Signature:
+    """The parameters after the first `lead`.
+
+    Read from the code object: `inspect.signature` on every op would double the import time.
+    """
     code, count = forward.__code__, forward.__code__.co_argcount
     positional = code.co_varnames[:count]
     keyword = code.co_varnames[count : count + code.co_kwonlyargcount]
     split = code.co_posonlyargcount or count
-    defaults = dict(zip(reversed(positional), reversed(forward.__defaults__ or ()), strict=False))
-    defaults.update(forward.__kwdefaults__ or {})
-    arrays, attributes = positional[1:split], (*positional[split:], *keyword)
+    given = getattr(forward, "__defaults__", None) or ()
+    defaults = dict(zip(reversed(positional), reversed(given), strict=False))
+    defaults.update(getattr(forward, "__kwdefaults__", None) or {})
+    arrays, attributes = positional[lead:split], (*positional[split:], *keyword)
     variadic = bool(code.co_flags & 0x04)
     if variadic:
         arrays = (code.co_varnames[count + code.co_kwonlyargcount],)
@@ -94,12 +98,14 @@ def signature(forward: Kernel) -> Signature:
     return Signature(arrays, attributes, defaults, required, variadic)
 
 
-def derivative_of(target: Op[...], arguments: tuple[str, ...], kernel: Kernel) -> Derivative:
+def derivative_of(
+    target: Op[...], arguments: tuple[str, ...], kernel: Kernel, lead: int = 1
+) -> Derivative:
     arrays, code = target.signature.arrays, kernel.__code__
     if not arguments or not set(arguments) <= set(arrays):
         raise DtypeError(f"{target.name}.d{arguments}: its array arguments are {arrays}")
     positions = tuple(arrays.index(a) for a in arguments)
-    return Derivative(arguments, positions, kernel, code.co_varnames[2 : code.co_argcount])
+    return Derivative(arguments, positions, kernel, code.co_varnames[lead + 1 : code.co_argcount])
 
 
 class Op(Generic[P]):
@@ -111,7 +117,7 @@ class Op(Generic[P]):
         self.signature = signature(forward)
         self.derivatives: tuple[Derivative, ...] = ()
         self.differentiable: frozenset[str] = frozenset()  # the other arguments are constants
-        self._check: Callable[..., None] | None = None
+        self._check: Callable[..., Any] | None = None
         self._resolved: dict[Backend, Kernels] = {}
         self._fitting: set[Any] = set()  # pairs of dtypes that were found to go together
         self.key = f"{forward.__module__}.{self.name}"
@@ -130,10 +136,12 @@ class Op(Generic[P]):
 
         return define
 
-    def check(self, f: Callable[..., None]) -> Callable[..., None]:
+    def check(self, f: Callable[..., Any]) -> Callable[..., Any]:
         """Register `f(backend, *arrays, **attributes)`, which raises what users should read.
 
-        It runs before the kernel, so a kernel stays pure; it may read values on a host backend.
+        It runs before the kernel, so a kernel stays pure. It looks at shapes and options; a test of
+        values it returns as (g, array, *others), and `g(values, *others)` is called where reading
+        them does not wait for a device. A replay repeats that call alone.
         """
         self._check = f
         return f
@@ -185,10 +193,9 @@ class Op(Generic[P]):
         if backend is None:
             return self.compute(tuple(map(_plain, args)), attrs)
         if self._check is not None:
-            if backend.recording:
-                backend.check(self._check, args, attrs)  # type: ignore[attr-defined]
-            else:
-                self._check(backend, *args, **attrs)
+            test = self._check(backend, *args, **attrs)
+            if test is not None and backend.on_host:
+                backend.test(*test)
         kernels = self._resolved.get(backend) or self._resolve(backend)
         try:
             y = backend.call(kernels.forward, args, attrs)

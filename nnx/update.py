@@ -40,6 +40,13 @@ class Update:
             held = tuple([backend.write(args[i], value) for i, value in pairs])
         return held if len(self.positions) > 1 else held[0]
 
+    def in_place(self, xp: Any, *args: Any, **attrs: Any) -> None:
+        """The portable kernel as an override would be: it writes the targets itself."""
+        values = self.kernel(xp, *args, **attrs)
+        results = values if type(values) is tuple else (values,)
+        for i, value in zip(self.positions, results, strict=True):
+            args[i][...] = value
+
     def _resolve(self, backend: Backend) -> tuple[Kernel, bool]:
         """The kernel for that backend, and whether it writes by itself."""
         override = override_for(backend, self)

@@ -17,11 +17,11 @@ import nnx
 import nnx.ops
 import nnx.optim.kernels
 from nnx.op import Op, _unbroadcast
-from nnx.optim import clip
+from nnx.optim import kernels
 from nnx.update import UPDATES
 
 UPDATE_KERNELS = {k: u.kernel for k, u in UPDATES.items() if k.startswith("nnx.")}
-LOOSE = {"_unbroadcast": _unbroadcast, "_norm": clip._norm, "_factor": clip._factor}
+LOOSE = {"_unbroadcast": _unbroadcast, "_norm": kernels._norm, "_factor": kernels._factor}
 
 
 @pytest.mark.parametrize("name", samples.ops())

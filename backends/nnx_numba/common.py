@@ -1,4 +1,4 @@
-"""Which arrays the compiled loops take, and what runs for the others."""
+"""numba's table of kernels, and which arrays the compiled loops take."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from nnx.op import Op
 from nnx.override import Overrides
-from nnx.update import Update
-from nnx_numpy.kernels import overrides as numpy_overrides
+from nnx_numpy.table import overrides as numpy_overrides
 
 Array = np.ndarray[Any, Any]
 _FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
 
-overrides = Overrides()
-overrides.prepared.update(numpy_overrides.prepared)  # of the kernels that this backend inherits
+overrides = Overrides(parent=numpy_overrides)
 
 
 def plain(*arrays: Array) -> bool:
@@ -30,27 +27,3 @@ def plain(*arrays: Array) -> bool:
         if type(a) is not np.ndarray or not a.flags.c_contiguous or not a.flags.aligned:
             return False
     return True
-
-
-def inherited(op: Op[...]) -> Any:
-    """NumPy's kernel of the op, else the portable one."""
-    found = numpy_overrides.get(op)
-    return op.forward if found is None else found.forward
-
-
-def inherited_slope(op: Op[...]) -> Any:
-    """The derivative by the op's first argument, as `inherited`."""
-    found = numpy_overrides.get(op)
-    return (op if found is None else found).derivatives[0].kernel
-
-
-def update_inherited(update: Update, args: tuple[Any, ...], attrs: dict[str, Any]) -> None:
-    """Run NumPy's update kernel, else the portable one, whose results are written here."""
-    found = numpy_overrides.get(update)
-    if found is not None:
-        found(np, *args, **attrs)
-        return
-    values = update.kernel(np, *args, **attrs)
-    values = values if type(values) is tuple else (values,)
-    for i, value in zip(update.positions, values, strict=True):
-        args[i][...] = value

@@ -11,9 +11,9 @@ import numpy as xp
 from nnx.backend import Backend
 from nnx.errors import DtypeError
 
-from . import cross_entropy, optim  # noqa: F401 - they register kernels in `overrides`
-from .kernels import overrides
+from . import activation, cross_entropy, index, linear, optim  # noqa: F401 - they fill the table
 from .memory import aligned
+from .table import overrides
 
 __all__ = ["NumpyBackend"]
 

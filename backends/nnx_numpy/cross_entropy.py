@@ -1,56 +1,56 @@
-"""Softmax cross-entropy with its gradient: class ids pick one entry per row, no one-hot matrix."""
+"""Softmax cross-entropy of class ids: the gradient comes with the loss, no one-hot matrix."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 
 from nnx.ops import softmax_cross_entropy
+from nnx.override import calls
 
-from .kernels import overrides
-
-
-@overrides.fused(softmax_cross_entropy)
-def _cross_entropy(
-    xp, x, t, weight=None, *, label_smoothing=0.0, ignore_index=-100, reduction="mean"
-):
-    """Targets that are not plain class ids: the portable kernel."""
-    if not _plain(x, t, weight, label_smoothing):
-        with np.errstate(invalid="ignore"):  # no row to count: NaN, as documented
-            y, extras = softmax_cross_entropy.forward(
-                xp, x, t, weight, label_smoothing=label_smoothing, ignore_index=ignore_index,
-                reduction=reduction,
-            )  # fmt: skip
-        return y, {**extras, "index": None, "ignored": None}
-    rows, ids = x.reshape(-1, x.shape[-1]), t.reshape(-1)
-    ids = ids if ids.dtype == np.intp else ids.astype(np.intp)
-    p, index, ignored, losses, kept = _losses(
-        rows, ids, _starts(*rows.shape), ignore_index, np.empty(rows.shape, x.dtype)
-    )
-    count = x.dtype.type(kept)
-    y = losses.reshape(t.shape) if reduction == "none" else losses.sum()
-    if reduction == "mean":
-        y = y / count if kept else x.dtype.type(np.nan)
-    return y, {"p": p, "q": None, "count": count, "index": index, "ignored": ignored}
-
-
-@_cross_entropy.d("x")
-def _gradient(xp, dy, x, p, q, count, index, ignored, reduction):
-    if index is None:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return _portable(xp, dy, p, q, count, reduction)
-    dx = np.empty(p.shape, p.dtype)
-    _Backward(np.empty, dx, dy, p, count, index, ignored, reduction)()
-    return dx.reshape(x.shape)
-
+from .table import FLOATS, dot_for, ones, overrides
 
 _portable = softmax_cross_entropy.derivatives[0].kernel
 
 
-def _plain(x, t, weight, label_smoothing):
-    return t.ndim < x.ndim and weight is None and not label_smoothing and t.size > 0
+def _otherwise(xp, x, t, weight=None, *, label_smoothing=0.0, ignore_index=-100, reduction="mean"):
+    with np.errstate(invalid="ignore"):  # no row to count: NaN, as documented
+        y, extras = softmax_cross_entropy.forward(
+            xp, x, t, weight, label_smoothing=label_smoothing, ignore_index=ignore_index,
+            reduction=reduction,
+        )  # fmt: skip
+    return y, {"d": None, **extras}
+
+
+def _gradient_otherwise(xp, dy, d, p, q, count, reduction):
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _portable(xp, dy, p, q, count, reduction)
+
+
+@overrides.fused(softmax_cross_entropy)
+@calls(otherwise=_otherwise)
+def _cross_entropy(
+    new, empty, x, t, weight=None, *, label_smoothing=0.0, ignore_index=-100, reduction="mean"
+):
+    """d is the gradient for a cotangent of 1."""
+    ids = t.ndim == x.ndim - 1 and weight is None and not label_smoothing and t.size > 0
+    if not (ids and x.dtype in FLOATS and x.flags.c_contiguous and t.flags.c_contiguous):
+        return None
+    y = new(t.shape if reduction == "none" else (), dtype=x.dtype)
+    d = new(x.shape, dtype=x.dtype)
+    n, classes = t.size, x.shape[-1]
+
+    def made(*shape, dtype=x.dtype):
+        return empty(shape, dtype=dtype)
+
+    given = (
+        x.reshape(n, classes), t.reshape(-1), t.reshape(-1).view(f"u{t.itemsize}"), y,
+        d.reshape(n, classes), d.reshape(-1), _starts(n, classes), made(n, dtype=np.intp),
+        made(n, 1), made(n), made(n, 1), made(n), ones(classes, x.dtype), ones(n, x.dtype),
+        dot_for(2 * x.size, 3), ignore_index, 0 <= ignore_index < classes, reduction,
+    )  # fmt: skip
+    return (y, {"d": d, "p": None, "q": None, "count": None}), [(_into, given, {})]
 
 
 @functools.lru_cache(maxsize=16)
@@ -59,98 +59,51 @@ def _starts(rows, classes):
     return np.arange(0, rows * classes, classes)
 
 
-def _losses(
-    rows, ids, starts, ignore_index, p, index=None, ignored=None, losses=None, picked=None,
-    total=None,
+def _into(
+    x, ids, unsigned, y, d, flat, starts, index, m, picked, total, losses, classes, rows, dot,
+    ignore_index, a_class, reduction,
 ):  # fmt: skip
-    """p = softmax(rows), where each row's class lies, which rows do not count, the losses, and how
-    many rows count. What is None is made; a replay gives all.
+    """classes, rows: ones; a_class: whether the id to ignore is a class.
+
+    Ids that are no classes are ignored ones: others have been refused. As unsigned numbers negative
+    ids are huge, so one pass finds both kinds.
     """
-    ignored = np.equal(ids, ignore_index, out=ignored)
-    left_out = np.count_nonzero(ignored)
-    index = np.add(ids, starts, out=index, casting="unsafe")
-    if left_out:
-        np.copyto(index, starts, where=ignored)  # its own row, which becomes 0 as a whole
-    total = np.maximum.reduce(rows, axis=-1, keepdims=True, out=total)
-    np.subtract(rows, total, out=p)
-    picked = p.reshape(-1).take(index, out=picked, mode="clip")
-    np.exp(p, out=p)
-    np.add.reduce(p, axis=-1, keepdims=True, out=total)
-    np.divide(p, total, out=p)
-    losses = np.log(total[:, 0], out=losses)
-    np.subtract(losses, picked, out=losses)
-    if left_out:
-        losses[ignored] = 0
-    return p, index, ignored, losses, rows.shape[0] - left_out
-
-
-class _Backward:
-    """dx = (p - one-hot) * dy / count, 0 in the rows that do not count."""
-
-    def __init__(self, empty, dx, dy, p, count, index, ignored, reduction):
-        self.dx, self.dy, self.p, self.count = dx, dy, p, count
-        self.index, self.ignored, self.reduction = index, ignored, reduction
-        self.flat, self.picked = dx.reshape(-1), empty(index.shape, p.dtype)
-
-    def __call__(self):
-        dx, picked, flat = self.dx, self.picked, self.flat
-        np.copyto(dx, self.p)
-        flat.take(self.index, out=picked, mode="clip")
-        np.subtract(picked, 1, out=picked)
-        flat[self.index] = picked
-        left_out = np.count_nonzero(self.ignored)
-        if left_out:
-            dx[self.ignored] = 0
-        if left_out == dx.shape[0]:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                self._scale(dx)
-        else:
-            self._scale(dx)
-
-    def _scale(self, dx):
-        scale = self.dy
-        if self.reduction == "mean":
-            scale = scale / self.count
-        elif self.reduction == "none":
-            scale = scale.reshape(-1, 1)
-        np.multiply(dx, scale, out=dx)
-
-
-@overrides.prepare(_cross_entropy)
-def _(
-    empty, results, xp, x, t, weight=None, *, label_smoothing=0.0, ignore_index=-100,
-    reduction="mean",
-):  # fmt: skip
-    rows = x.reshape(-1, x.shape[-1])
-    if not _plain(x, t, weight, label_smoothing) or _copied(rows, x) or _copied(t.reshape(-1), t):
-        return None
-    y, p, count, index, ignored = results
-    n, dtype, ids = rows.shape[0], x.dtype, t.reshape(-1)
-    losses = y.reshape(-1) if reduction == "none" else empty((n,), dtype)
-    out = (p, index, ignored, losses, empty((n,), dtype), empty((n, 1), dtype))
-    given = (rows, ids, _starts(*rows.shape), ignore_index, *out)
-
-    def again():
-        kept = _losses(*given)[-1]
-        count.fill(kept)
-        if reduction != "none":
-            np.add.reduce(losses, axis=None, out=y)
+    np.add(ids, starts, index, casting="unsafe")
+    n, left_out = x.shape[0], None
+    if a_class or unsigned.max() >= x.shape[1]:
+        left_out = ids == ignore_index
+        np.copyto(index, starts, where=left_out)
+        n -= np.count_nonzero(left_out)
+    np.maximum.reduce(x, axis=1, keepdims=True, out=m)
+    np.subtract(x, m, d)
+    flat.take(index, out=picked, mode="clip")
+    np.exp(d, d)
+    dot(d, classes, total[:, 0])
+    np.log(total[:, 0], losses)
+    np.subtract(losses, picked, losses)
+    one = 1
+    if reduction == "mean":
+        one = 1 / n if n else np.nan
+        np.multiply(total, n or np.nan, total)
+    np.divide(d, total, d)
+    flat.take(index, out=picked, mode="clip")
+    np.subtract(picked, one, picked)
+    flat[index] = picked
+    if left_out is not None:
+        losses[left_out] = 0
+        d[left_out] = 0 * one
+    if reduction == "none":
+        y[...] = losses.reshape(y.shape)
+    else:
+        np.dot(losses, rows, y)
         if reduction == "mean":
-            if kept:
-                np.divide(y, count, out=y)
-            else:
-                y.fill(np.nan)
-
-    return [(again, (), {})]
+            np.multiply(y, one, y)
 
 
-@overrides.prepare(_gradient)
-def _(empty, results, xp, dy, x, p, q, count, index, ignored, reduction):
-    if index is None:
+@_cross_entropy.d("x")
+@calls(otherwise=_gradient_otherwise)
+def _gradient(new, empty, dy, d, p, q, count, reduction):
+    if d is None:
         return None
-    dx = results[0].reshape(p.shape)
-    return [(_Backward(empty, dx, dy, p, count, index, ignored, reduction), (), {})]
-
-
-def _copied(view: Any, array: Any) -> bool:
-    return not np.may_share_memory(view, array)
+    dx = new(d.shape, dtype=d.dtype)
+    return dx, [(np.multiply, (d, dy[..., None] if dy.ndim else dy, dx), {})]

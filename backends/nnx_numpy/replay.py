@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnx.backend import Backend, load_backend
+from nnx.backend import Backend
+from nnx.override import Calls, Run
 
 from .memory import ALIGNMENT, aligned
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from nnx.capture.log import Call
 
 Array = np.ndarray[Any, Any]
-Run = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
 Empty = Callable[[tuple[int, ...], Any], Array]
 
 SMALL = 4096  # bytes of zeros that are rather kept than written in each replay
@@ -118,15 +118,21 @@ class NumpyReplay:
     # calls
 
     @staticmethod
-    def elementwise(call: Call) -> bool:
-        """Whether its result may lie where an argument of the same layout lies."""
+    def lends(call: Call) -> list[Array]:
+        """The arguments in whose memory the first result may lie, if of one layout with it."""
         f = OPERATORS.get(call.function, call.function)
-        return call.kind == "run" and isinstance(f, np.ufunc) and f.nout == 1 and not f.signature
+        if isinstance(f, Calls):
+            return f.lends(call.args)
+        if call.kind != "run" or not isinstance(f, np.ufunc) or f.nout > 1 or f.signature:
+            return []
+        return [a for a in call.args if isinstance(a, np.ndarray)]
 
     @staticmethod
     def direct(call: Call) -> bool:
         """Whether its replay writes the result and nothing else, whatever memory that is."""
         f = OPERATORS.get(call.function, call.function)
+        if isinstance(f, Calls):
+            return True
         fits = (isinstance(f, np.ufunc) and f.nout == 1) or f in REDUCTIONS
         return call.kind == "run" and fits and len(call.results) == 1
 
@@ -163,16 +169,14 @@ class NumpyReplay:
         return [(_Again(lambda: f(*args, **attrs), args, call.results), (), {})]
 
     def _kernel(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
-        prepare = _prepared(backend, call.function)
-        if prepare is not None:
-            found: list[Run] | None = prepare(
-                empty, call.results, backend.xp, *call.args, **call.attrs
-            )
+        kernel = call.function
+        if isinstance(kernel, Calls):
+            found = kernel.again(call.results, empty, call.args, call.attrs)
             if found is not None:
                 return found
         if call.writes:
-            return [(backend.call, (call.function, call.args, call.attrs), {})]
-        again = lambda: backend.call(call.function, call.args, call.attrs)  # noqa: E731
+            return [(backend.call, (kernel, call.args, call.attrs), {})]
+        again = lambda: backend.call(kernel, call.args, call.attrs)  # noqa: E731
         return [(_Again(again, call.args, call.results), (), {})]
 
     def _write(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
@@ -199,15 +203,7 @@ class NumpyReplay:
         return [(_Numbers(call.args[0], call.results), (), {})]
 
     def _check(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
-        return [(call.function, (backend, *call.args), call.attrs)]
-
-
-def _prepared(backend: Backend, kernel: Any) -> Any:
-    """What `Overrides.prepare` was given for a kernel of the backend or of its parent."""
-    found = getattr(backend.kernels, "prepared", {}).get(kernel)
-    if found is None and backend.parent is not None:
-        return _prepared(load_backend(backend.parent), kernel)
-    return found
+        return [(call.function, call.args, call.attrs)]
 
 
 class _Again:

@@ -32,6 +32,11 @@ class Call:
         self.function: Any = function
         self.line, self.results, self.writes = line, results, writes
 
+    def having(self, **changes: Any) -> Call:
+        """The same call with other arrays."""
+        given = {name: getattr(self, name) for name in self.__slots__} | changes
+        return Call(**given)
+
     @property
     def name(self) -> str:
         if self.function is None or self.kind == "check":

@@ -12,6 +12,7 @@ from .compare import Entry
 from .log import SLOT, Leaf, gradient_of, set_gradient
 from .memory import Layout
 from .recording import READS, WRITES, Recording
+from .schedule import Schedule
 from .tree import rebuild
 
 ANY, NONE, ARRAY = "any", "none", "array"
@@ -128,7 +129,9 @@ class Plan:
         kept = {id(memory.root(a)) for a in recording.outputs if owns(a)}
         left = [g for _, g, _, touched in self.finals if touched and owns(g)]
         kept |= {id(memory.root(g)) for g in left}
-        layout = Layout(recording, kept)
+        schedule = Schedule(recording, kept)
+        schedule.without_copies()
+        layout = Layout(schedule)
         self.scratch: dict[Any, Any] = {}
         self.calls = [
             (f, args, dict(attrs))

@@ -42,10 +42,6 @@ class Recorder(Backend):
         return log.run(self.base.xp.astype, (data, getattr(self.base.xp, dtype)), {})
 
     def to_numpy(self, array: Array) -> Any:
-        """For an op's check, which `check` records; users' reads are refused before."""
-        log = self.active()
-        if log is not None:
-            log.read_values = True
         return self.base.to_numpy(array)
 
     def refuse_reading(self, array: Any) -> None:
@@ -96,13 +92,11 @@ class Recorder(Backend):
         log = self.active()
         return source.advance() if log is None else log.numbers(source, like)
 
-    def check(self, f: Any, args: Any, attrs: Any) -> None:
-        """An op's check, recorded if it reads values."""
+    def test(self, f: Any, array: Array, *others: Any) -> None:
         log = self.active()
-        if log is None:
-            f(self.base, *args, **attrs)
-        else:
-            log.check(f, args, attrs, self)
+        if log is not None:
+            log.test(f, array, others)
+        self.base.test(f, array, *others)
 
     def used(self, tensors: Any) -> None:
         """Told of the arguments of an op on Tensors."""

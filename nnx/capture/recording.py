@@ -37,8 +37,6 @@ class Recording:
         self.layers: dict[int, tuple[Any, bool]] = {}
         self.sources: list[Any] = []
         self.outputs: list[Any] = []
-        self.result: Any = None
-        self.read_values = False
         self.inputs = list(inputs)
         self._before = {id(t): Leaf(t) for t in before}
         self._depth = 0
@@ -147,12 +145,9 @@ class Recording:
         self._log(Call("numbers", None, (source,), {}, self.line(), made))
         return rows
 
-    def check(self, f: Any, args: Any, attrs: Mapping[str, Any], recorder: Backend) -> None:
-        self.read_values = False
-        f(recorder, *args, **attrs)
-        if self.read_values:
-            self._see((tuple(args), dict(attrs)))
-            self._log(Call("check", f, tuple(args), attrs, self.line()))
+    def test(self, f: Any, array: Array, others: tuple[Any, ...]) -> None:
+        self._see(array)
+        self._log(Call("check", f, (array, *others), {}, self.line()))
 
     def used(self, tensors: Iterable[Any]) -> None:
         """Note leaves from outside: Parameters, and Tensors that are made once."""

@@ -211,24 +211,24 @@ def _(backend, x, t, weight=None, label_smoothing=0.0, ignore_index=-100, reduct
     if weight is not None and tuple(weight.shape) != (classes,):
         raise ShapeError(f"{name}: weight has shape {tuple(weight.shape)}, expected ({classes},)")
     if t_shape == x_shape:
-        return
+        return None
     if "int" not in backend.dtype_name(t):
         raise DtypeError(
             f"{name}: class ids t are {backend.dtype_name(t)}, expected ints; write "
             f"nnx.asarray(t, 'int64'), or give one-hot targets of shape {x_shape}"
         )
-    if backend.on_host:
-        check_labels(name, backend.to_numpy(t), classes, ignore_index)
+    return check_labels, t, name, classes, ignore_index
 
 
-def check_labels(name, ids, classes, ignore_index=None):
+_UNSIGNED = {1: "u1", 2: "u2", 4: "u4", 8: "u8"}
+
+
+def check_labels(ids, name, classes, ignore_index):
     """Raise LabelError at the first class id outside 0..classes-1."""
     # As unsigned numbers negative ids are huge: one pass finds both kinds.
-    if ids.size == 0 or int(ids.view(f"u{ids.itemsize}").max()) < classes:
+    if ids.size == 0 or ids.view(_UNSIGNED[ids.dtype.itemsize]).max() < classes:
         return
-    wrong = (ids < 0) | (ids >= classes)
-    if ignore_index is not None:
-        wrong &= ids != ignore_index
+    wrong = ((ids < 0) | (ids >= classes)) & (ids != ignore_index)
     if wrong.any():
         place = tuple(int(i[0]) for i in wrong.nonzero())
         raise LabelError(

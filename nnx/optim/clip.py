@@ -32,9 +32,9 @@ def clip_grad_norm(parameters: Any, max_norm: float) -> Array:
     due, backend = _due(what, parameters)
     if backend is None:
         return asarray(0.0)
-    norm = backend.result(backend.call(_norm, tuple(map(gradient, due)), {}))
+    norm: Array = kernels.norm.compute(tuple(map(gradient, due)), {})[2]
     if max_norm < math.inf:
-        factor = backend.result(backend.call(_factor, (norm,), {"max_norm": max_norm}))
+        factor = kernels.factor.compute((norm,), {"max_norm": max_norm})[2]
         _each(due, lambda g: kernels.scale(g, factor))
     return norm
 
@@ -82,15 +82,3 @@ def _due(what: str, parameters: Any) -> tuple[list[list[Parameter]], Backend | N
         if isinstance(p.grad, Tensor):  # others may hold its array: a graph does
             p.grad = p.grad.backend.copy(p.grad.data)
     return list(neighbours(due)), backend
-
-
-def _norm(xp: Any, *grads: Array) -> Array:
-    """sqrt of the sum of squares; over 1e19 in float32 it is infinity, as PyTorch's is"""
-    total = 0.0
-    for g in grads:
-        total = total + xp.sum(g * g)
-    return xp.sqrt(total)
-
-
-def _factor(xp: Any, norm: Array, *, max_norm: float) -> Array:
-    return xp.minimum(max_norm / (norm + 1e-6), xp.ones_like(norm))

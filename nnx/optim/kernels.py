@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backend import Array
+from ..op import Op
 from ..update import update
 
 
@@ -116,9 +117,25 @@ def adamw(
     return shrink * p - rate * (m / (xp.sqrt(v) + eps)), m, v
 
 
+def _norm(xp: Any, *grads: Array) -> Array:
+    """sqrt of the sum of squares; over 1e19 in float32 it is infinity, as PyTorch's is"""
+    total = 0.0
+    for g in grads:
+        total = total + xp.sum(g * g)
+    return xp.sqrt(total)
+
+
+def _factor(xp: Any, norm: Array, *, max_norm: float) -> Array:
+    """What scales gradients of that norm to max_norm at most"""
+    return xp.minimum(max_norm / (norm + 1e-6), xp.ones_like(norm))
+
+
+norm, factor = Op(_norm), Op(_factor)  # of the optimizers only: not in the registry
+
+
 @update("g")
 def scale(xp: Any, g: Array, factor: Array) -> Array:
-    """g <- factor g;   factor: 0-d array"""
+    """g <- factor g;   factor: 0-d array of g's dtype"""
     return g * xp.astype(factor, g.dtype)
 
 
