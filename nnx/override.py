@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from .backend import Array
 from .errors import DtypeError
@@ -12,6 +12,14 @@ from .update import Update
 
 Run = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
 Empty = Callable[..., Array]  # empty(shape, dtype=...)
+
+
+class Scope(NamedTuple):
+    """Calls between `begin()` and `end(what it gave)`, which is called in any case."""
+
+    runs: list[Run]
+    begin: Callable[[], Any] | None = None
+    end: Callable[[Any], Any] | None = None
 
 
 class Calls:
@@ -35,7 +43,8 @@ class Calls:
         self, f: Callable[..., Any], inplace: tuple[str, ...], otherwise: Kernel | None
     ) -> None:
         self.f, self.inplace, self.otherwise = f, inplace, otherwise
-        self.__name__, self.__qualname__, self.__doc__ = f.__name__, f.__qualname__, f.__doc__
+        self.__name__, self.__doc__ = f.__name__.strip("_"), f.__doc__
+        self.__qualname__ = f.__qualname__
         self.__code__ = f.__code__
         self.names = f.__code__.co_varnames[2 : f.__code__.co_argcount]
 
@@ -70,6 +79,47 @@ def calls(
     return Calls(f, inplace, otherwise)
 
 
+class Fusion:
+    """Several kernels of a backend that follow one another, and the calls that do the work of all.
+
+        @overrides.fusion((affine, "x W b -> y"), (relu, "y -> z"))
+        def affine_relu(empty, x, W, b, z):
+            return [(my.affine_relu_into, (x, W, b, z), {})]
+
+    A step is a kernel and what it is called with: an op stands for its forward, (op, "x") for the
+    derivative by x, an Update for itself, a function of the namespace for itself. The same name is
+    the same array, "_" is anything, "1" a constant of ones; "->" comes before the results. `nnx.capture` replaces such
+    steps, also with others between them, by the calls that the function gives for `empty`
+    (scratch), the arrays by name, and options of the kernels by name. It gives None where it does
+    not take the arrays. A result that the function does not name must not be needed elsewhere.
+
+    exact     whether the values are equal to the last bit; others are used on request
+    inplace   names in whose memory the first result may lie, if of one layout with it
+    """
+
+    def __init__(
+        self, steps: Sequence[tuple[Any, str]], build: Callable[..., list[Run] | None],
+        exact: bool, inplace: tuple[str, ...],
+    ) -> None:  # fmt: skip
+        self.build, self.exact, self.inplace = build, exact, inplace
+        code = build.__code__
+        self.__name__ = build.__name__.strip("_")
+        self.steps = [(target, *_sides(signature)) for target, signature in steps]
+        names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+        if code.co_flags & 0x08:  # **named: all that there is
+            names = tuple(n for step in self.steps for n in (*_attributes(step[0]), *step[1]))
+        self.names = frozenset(names)
+
+
+def _attributes(target: Any) -> tuple[str, ...]:
+    return target.signature.attributes if isinstance(target, (Op, Update)) else ()
+
+
+def _sides(signature: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    given, _, made = signature.partition("->")
+    return tuple(given.split()), tuple(made.split())
+
+
 class Overrides(Mapping[Any, Any]):
     """A backend's table of kernels that replace portable ones, by op (or Update).
 
@@ -77,6 +127,7 @@ class Overrides(Mapping[Any, Any]):
     derivative(op, "x")     one derivative kernel; it reads what the portable one may read
     fused(op)               forward and derivatives together, with extras of their own
     update(update)          an update kernel that writes in place
+    fusion((op, "x -> y"), ...)    calls that replace several kernels in a replay
 
     Each may be written as `calls`. `parent` is the table of the backend's parent, whose kernels
     run where these do not take the arrays.
@@ -84,6 +135,7 @@ class Overrides(Mapping[Any, Any]):
 
     def __init__(self, parent: Overrides | None = None) -> None:
         self.table: dict[Any, Any] = {}
+        self.fusions: list[Fusion] = []
         self.parent = parent
 
     def __getitem__(self, target: Any) -> Any:
@@ -138,6 +190,27 @@ class Overrides(Mapping[Any, Any]):
         found = None if self.parent is None else self.parent.get(target)
         _otherwise(kernel, target.in_place if found is None else found)
         self.table[target] = kernel
+
+    def fusion(
+        self, *steps: tuple[Any, str], exact: bool = True, inplace: tuple[str, ...] = ()
+    ) -> Callable[[Any], Fusion]:
+        """Register calls that replace kernels which follow one another; see `Fusion`."""
+
+        def define(build: Any) -> Fusion:
+            self.fusions.append(Fusion(steps, build, exact, inplace))
+            return self.fusions[-1]
+
+        return define
+
+    def kernel(self, target: Any) -> Any:
+        """What runs for a step of a fusion."""
+        if isinstance(target, Op):
+            return self._of(target).forward
+        if isinstance(target, tuple):
+            op, *arguments = target
+            found = {d.arguments: d.kernel for d in self._of(op).derivatives}
+            return found[tuple(arguments)]
+        return self.table.get(target, target) if isinstance(target, Update) else target
 
     def inherited(self, target: Op[...]) -> Kernels:
         """What runs without this table: the parent's kernels, else the portable ones."""

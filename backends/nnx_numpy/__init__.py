@@ -11,7 +11,14 @@ import numpy as xp
 from nnx.backend import Backend
 from nnx.errors import DtypeError
 
-from . import activation, cross_entropy, index, linear, optim  # noqa: F401 - they fill the table
+from . import (  # noqa: F401 - they fill the table
+    activation,
+    cross_entropy,
+    fusions,
+    index,
+    linear,
+    optim,
+)
 from .memory import aligned
 from .table import overrides
 

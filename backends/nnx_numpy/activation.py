@@ -9,7 +9,7 @@ import numpy as np
 from nnx.ops import log_softmax, relu, sigmoid, softmax, tanh
 from nnx.override import calls
 
-from .table import BLOCK, ones, overrides, pieces, plain, product, scratch, zeros
+from .table import BLOCK, ones, overrides, pieces, plain, product, row_max, scratch, zeros
 
 
 @overrides.forward(relu)
@@ -125,7 +125,7 @@ def _shifted_exp(empty, x, shifted, e):
     """shifted = x - max, e = e^shifted, and the sum of each row, which is the last call's result"""
     m, total = empty((x.shape[0], 1), dtype=x.dtype), empty((x.shape[0],), dtype=x.dtype)
     return [
-        (np.maximum.reduce, (x,), {"axis": 1, "keepdims": True, "out": m}),
+        *row_max(x, m, empty),
         (np.subtract, (x, m, shifted), {}),
         (np.exp, (shifted, e), {}),
         product(e, ones(x.shape[1], x.dtype), total),

@@ -9,7 +9,7 @@ import numpy as np
 from nnx.ops import softmax_cross_entropy
 from nnx.override import calls
 
-from .table import FLOATS, dot_for, ones, overrides
+from .table import FLOATS, dot_for, ones, overrides, row_max
 
 _portable = softmax_cross_entropy.derivatives[0].kernel
 
@@ -28,9 +28,8 @@ def _gradient_otherwise(xp, dy, d, p, q, count, reduction):
         return _portable(xp, dy, p, q, count, reduction)
 
 
-@overrides.fused(softmax_cross_entropy)
 @calls(otherwise=_otherwise)
-def _cross_entropy(
+def cross_entropy(
     new, empty, x, t, weight=None, *, label_smoothing=0.0, ignore_index=-100, reduction="mean"
 ):
     """d is the gradient for a cotangent of 1."""
@@ -40,14 +39,13 @@ def _cross_entropy(
     y = new(t.shape if reduction == "none" else (), dtype=x.dtype)
     d = new(x.shape, dtype=x.dtype)
     n, classes = t.size, x.shape[-1]
-
-    def made(*shape, dtype=x.dtype):
-        return empty(shape, dtype=dtype)
-
+    rows, ids, flat = x.reshape(n, classes), t.reshape(-1), d.reshape(-1)
+    m, total = empty((n, 1), dtype=x.dtype), empty((n, 1), dtype=x.dtype)
+    picked, losses = empty((n,), dtype=x.dtype), empty((n,), dtype=x.dtype)
     given = (
-        x.reshape(n, classes), t.reshape(-1), t.reshape(-1).view(f"u{t.itemsize}"), y,
-        d.reshape(n, classes), d.reshape(-1), _starts(n, classes), made(n, dtype=np.intp),
-        made(n, 1), made(n), made(n, 1), made(n), ones(classes, x.dtype), ones(n, x.dtype),
+        rows, d.reshape(n, classes), y, ids, ids.view(f"u{t.itemsize}"), _starts(n, classes),
+        empty((n,), dtype=np.intp), flat.take, flat.put, m, row_max(rows, m, empty), total,
+        total[:, 0], picked, losses, ones(classes, x.dtype), ones(n, x.dtype),
         dot_for(2 * x.size, 3), ignore_index, 0 <= ignore_index < classes, reduction,
     )  # fmt: skip
     return (y, {"d": d, "p": None, "q": None, "count": None}), [(_into, given, {})]
@@ -60,47 +58,53 @@ def _starts(rows, classes):
 
 
 def _into(
-    x, ids, unsigned, y, d, flat, starts, index, m, picked, total, losses, classes, rows, dot,
-    ignore_index, a_class, reduction,
+    x, d, y, ids, unsigned, starts, index, take, put, m, find_max, total, totals, picked, losses,
+    a_row, a_column, dot, ignore_index, is_class, reduction,
 ):  # fmt: skip
-    """classes, rows: ones; a_class: whether the id to ignore is a class.
+    """take, put: of the flat d; a_row, a_column: ones; is_class: whether the id to ignore is one.
 
     Ids that are no classes are ignored ones: others have been refused. As unsigned numbers negative
     ids are huge, so one pass finds both kinds.
     """
-    np.add(ids, starts, index, casting="unsafe")
+    add(ids, starts, index, casting="unsafe")
     n, left_out = x.shape[0], None
-    if a_class or unsigned.max() >= x.shape[1]:
+    if is_class or unsigned.max() >= x.shape[1]:
         left_out = ids == ignore_index
         np.copyto(index, starts, where=left_out)
         n -= np.count_nonzero(left_out)
-    np.maximum.reduce(x, axis=1, keepdims=True, out=m)
-    np.subtract(x, m, d)
-    flat.take(index, out=picked, mode="clip")
-    np.exp(d, d)
-    dot(d, classes, total[:, 0])
-    np.log(total[:, 0], losses)
-    np.subtract(losses, picked, losses)
+    for f, args, options in find_max:
+        f(*args, **options)
+    subtract(x, m, d)
+    take(index, None, picked, "clip")
+    exp(d, d)
+    dot(d, a_row, totals)
+    log(totals, losses)
+    subtract(losses, picked, losses)
     one = 1
     if reduction == "mean":
         one = 1 / n if n else np.nan
-        np.multiply(total, n or np.nan, total)
-    np.divide(d, total, d)
-    flat.take(index, out=picked, mode="clip")
-    np.subtract(picked, one, picked)
-    flat[index] = picked
+        multiply(total, n or np.nan, total)
+    divide(d, total, d)
+    take(index, None, picked, "clip")
+    subtract(picked, one, picked)
+    put(index, picked)
     if left_out is not None:
         losses[left_out] = 0
         d[left_out] = 0 * one
     if reduction == "none":
         y[...] = losses.reshape(y.shape)
     else:
-        np.dot(losses, rows, y)
+        np.dot(losses, a_column, y)
         if reduction == "mean":
-            np.multiply(y, one, y)
+            multiply(y, one, y)
 
 
-@_cross_entropy.d("x")
+add, divide, exp, log, multiply, subtract = (
+    np.add, np.divide, np.exp, np.log, np.multiply, np.subtract
+)  # fmt: skip
+
+
+@overrides.fused(softmax_cross_entropy)(cross_entropy).d("x")
 @calls(otherwise=_gradient_otherwise)
 def _gradient(new, empty, dy, d, p, q, count, reduction):
     if d is None:

@@ -16,7 +16,7 @@ from .table import overrides, pieces, plain, scratch
 @calls
 def _getitem_adjoint(new, empty, x, *, index, shape):
     y = new(shape, dtype=x.dtype)
-    return y, [(y.fill, (0,), {}), (_put, (y, index, x), {})]
+    return y, [(np.copyto, (y, 0), {}), (_put, (y, index, x), {})]
 
 
 def _put(y, index, x):
@@ -32,7 +32,7 @@ def _put(y, index, x):
 def _scatter_add(new, empty, x, indices, *, size, axis=0):
     y = new((*x.shape[:axis], size, *x.shape[axis + indices.ndim :]), dtype=x.dtype)
     at: Any = (*[slice(None)] * axis, indices)
-    return y, [(y.fill, (0,), {}), (np.add.at, (y, at, x), {})]
+    return y, [(np.copyto, (y, 0), {}), (np.add.at, (y, at, x), {})]
 
 
 # erf(x) = x P(x^2) / Q(x^2) for |x| <= 4, where float32 has reached 1; a least-squares fit of the

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nnx.backend import Backend
-from nnx.override import Calls, Run
+from nnx.override import Calls, Run, Scope
+from nnx.threads import alone, together
 
 from .memory import ALIGNMENT, aligned
+from .table import dot_alone, dot_together
 
 if TYPE_CHECKING:
     from nnx.capture.log import Call
@@ -84,6 +87,20 @@ class NumpyReplay:
         return array.shape, array.dtype, None if array.flags.c_contiguous else array.strides
 
     @staticmethod
+    def quick(array: Array) -> Any:
+        """What `matches` compares an array with at first sight: `key` in less time."""
+        return array.shape, array.dtype, array.strides
+
+    @staticmethod
+    def matches(array: object, quick: Any) -> bool:
+        return (
+            type(array) is np.ndarray
+            and array.shape == quick[0]
+            and array.dtype is quick[1]
+            and array.strides == quick[2]
+        )
+
+    @staticmethod
     def standin(array: Array) -> tuple[Array, Array]:
         """A buffer of the array's layout that holds its values, and a view that users get."""
         spans = [(n - 1) * s for n, s in zip(array.shape, array.strides, strict=True) if n]
@@ -105,7 +122,16 @@ class NumpyReplay:
         """Another array of the same memory."""
         return array.view()
 
-    copy = staticmethod(np.copyto)
+    copy, new = staticmethod(np.copyto), staticmethod(np.empty)
+
+    @staticmethod
+    def is_array(value: object) -> bool:
+        return isinstance(value, np.ndarray)
+
+    @staticmethod
+    def plain(array: Array) -> bool:
+        """Whether calls may be given the array itself in place of a copy."""
+        return type(array) is np.ndarray and array.flags.aligned
 
     @staticmethod
     def same_layout(a: Array, b: Array) -> bool:
@@ -121,8 +147,8 @@ class NumpyReplay:
     def lends(call: Call) -> list[Array]:
         """The arguments in whose memory the first result may lie, if of one layout with it."""
         f = OPERATORS.get(call.function, call.function)
-        if isinstance(f, Calls):
-            return f.lends(call.args)
+        if call.kind == "fused" or isinstance(f, Calls):
+            return list(f.lends(call.args))
         if call.kind != "run" or not isinstance(f, np.ufunc) or f.nout > 1 or f.signature:
             return []
         return [a for a in call.args if isinstance(a, np.ndarray)]
@@ -131,7 +157,7 @@ class NumpyReplay:
     def direct(call: Call) -> bool:
         """Whether its replay writes the result and nothing else, whatever memory that is."""
         f = OPERATORS.get(call.function, call.function)
-        if isinstance(f, Calls):
+        if call.kind == "fused" or isinstance(f, Calls):
             return True
         fits = (isinstance(f, np.ufunc) and f.nout == 1) or f in REDUCTIONS
         return call.kind == "run" and fits and len(call.results) == 1
@@ -152,6 +178,18 @@ class NumpyReplay:
     def forms(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
         """The calls that repeat this one; `empty` gives scratch arrays that stay."""
         return getattr(self, f"_{call.kind}")(call, backend, empty)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def assemble(runs: list[Run], varying: list[Array]) -> list[Scope]:
+        """The calls of a replay; those among products on one thread under one setting of it.
+
+        varying   arrays that are others in each replay
+        """
+        scopes: list[Scope] = []
+        for small, group in groupby(_numbered(runs), lambda item: item[0]):
+            found = [run for _, run in group]
+            scopes.append(Scope(found, alone, together) if small else Scope(found))
+        return scopes
 
     def _run(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
         f: Any = OPERATORS.get(call.function, call.function)
@@ -179,6 +217,10 @@ class NumpyReplay:
         again = lambda: backend.call(kernel, call.args, call.attrs)  # noqa: E731
         return [(_Again(again, call.args, call.results), (), {})]
 
+    def _fused(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
+        found: list[Run] = call.function.runs(empty, call.args, call.results)
+        return found
+
     def _write(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
         return [(np.copyto, call.args, {"casting": "unsafe"})]
 
@@ -204,6 +246,17 @@ class NumpyReplay:
 
     def _check(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
         return [(call.function, call.args, call.attrs)]
+
+
+def _numbered(runs: list[Run]) -> Iterator[tuple[bool, Run]]:
+    """Each with whether it lies between products on one thread, with none on all between them."""
+    small = [i for i, run in enumerate(runs) if run[0] is dot_alone]
+    large = [i for i, run in enumerate(runs) if run[0] is dot_together]
+    for i, (f, args, attrs) in enumerate(runs):
+        before = max((j for j in small if j <= i), default=-1)
+        after = min((j for j in small if j >= i), default=-1)
+        inside = before >= 0 <= after and not any(before < j < after for j in large)
+        yield inside, (np.dot if f is dot_alone else f, args, attrs)
 
 
 class _Again:
@@ -302,7 +355,7 @@ def _reduction(reduce: Callable[..., Any]) -> Callable[..., list[Run]]:
 def _fill(value: Callable[..., Any]) -> Callable[..., list[Run] | None]:
     def form(out: Array, *args: Any, **attrs: Any) -> list[Run] | None:
         v = value(*args, **attrs)
-        return None if isinstance(v, np.ndarray) else [(out.fill, (v,), {})]
+        return None if isinstance(v, np.ndarray) else [(np.copyto, (out, v), {})]
 
     return form
 

@@ -79,6 +79,22 @@ def ones(n: int, dtype: Any) -> Array:
     return _filled(1.0, BLOCK, dtype)[:n]
 
 
+def row_max(x: Array, m: Array, empty: Empty) -> list[Run]:
+    """m (rows, 1) = the maximum of each row of x (rows, columns).
+
+    NumPy takes 50 ns a row, whatever its length. Of short rows it is faster over columns, in a
+    transposed copy: 3.4 us in place of 23 for 512 rows of 10.
+    """
+    n, columns = x.shape
+    if n < 16 or columns > 32:
+        return [(np.maximum.reduce, (x,), {"axis": 1, "keepdims": True, "out": m})]
+    turned = empty((columns, n), dtype=x.dtype)
+    return [
+        (np.copyto, (turned, x.T), {}),
+        (np.maximum.reduce, (turned,), {"axis": 0, "out": m[:, 0]}),
+    ]
+
+
 UNTHREADED = 500_000  # floating-point operations below which OpenBLAS uses one thread anyway
 
 

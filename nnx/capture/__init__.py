@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 __all__ = ["capture"]
 
 
-def capture(fn: Callable[..., Any], *, check: bool = False, max_plans: int = 8) -> Captured:
+def capture(
+    fn: Callable[..., Any], *, check: bool = False, max_plans: int = 8, fuse: str = "exact"
+) -> Captured:
     """`fn`, which repeats what it did: no tape, no dispatch, no new arrays.
 
         def step(x, t):
@@ -30,6 +32,8 @@ def capture(fn: Callable[..., Any], *, check: bool = False, max_plans: int = 8) 
                 dicts, distinguish plans. It returns arrays, Tensors or such values
     check       compare each replay with an eager call, and raise at the first difference
     max_plans   plans kept; the least recently used one is dropped
+    fuse        "exact": several kernels are replaced by one only where the result is the same to
+                the last bit; "fast": also where it differs by rounding
 
     The first two calls run as they are and are recorded; if they did the same, later calls with
     arguments of the same shapes, dtypes and memory layout copy the arguments in and repeat the
@@ -54,4 +58,4 @@ def capture(fn: Callable[..., Any], *, check: bool = False, max_plans: int = 8) 
     """
     from .captured import Captured  # a tenth of nnx's import time, for who captures
 
-    return Captured(fn, check=check, max_plans=max_plans)
+    return Captured(fn, check=check, max_plans=max_plans, fuse=fuse)

@@ -8,6 +8,7 @@ from ..errors import CaptureError
 from .compare import difference, entries
 from .log import gradient_of, set_gradient, shown
 from .plan import Plan
+from .tree import flatten
 
 if TYPE_CHECKING:
     from .captured import Arguments, Captured
@@ -59,8 +60,9 @@ def compared(captured: Captured, plan: Plan, given: Arguments) -> Any:
     """The eager result, after a replay from the same state gave the same; else CaptureError."""
     base = given.base
     before = Snapshot(plan)
-    plan.replay(given.arrays)
-    replayed = [base.copy(a) if base.owns(a) else a for a in plan.recording.outputs]
+    replayed: list[Any] = []
+    flatten(plan.replay(given.arrays), replayed, "the result")
+    replayed = [getattr(a, "__nnx_data__", a) for a in replayed]
     after = Snapshot(plan)
     before.restore()
     record, arrays = captured.begin(given)

@@ -4,147 +4,109 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..tensor import tensor
+from ..backend import Backend, get_backend
+from ..override import Run
+from ..tape import is_recording
+from ..tensor import Tensor, tensor
 from .compare import Entry
-from .log import SLOT, Leaf, gradient_of, set_gradient
+from .fuse import fuse
+from .log import SLOT, Leaf, gradient_of
 from .memory import Layout
-from .recording import READS, WRITES, Recording
+from .recording import WRITES, Recording
+from .report import Report
 from .schedule import Schedule
+from .source import Hole, Source, visible
+from .state import ARRAY, State
+from .tree import ARRAY as ARRAY_FORM
+from .tree import TENSOR as TENSOR_FORM
 from .tree import rebuild
 
-ANY, NONE, ARRAY = "any", "none", "array"
+IN_PLACE = 4096  # bytes from which an argument is read where it lies, and a result is a new array
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a plan does and holds.
+class Arguments(NamedTuple):
+    """A call's arrays, and what tells its plans from others."""
 
-    kernels         how often a replay calls each function, the most frequent first
-    buffers         places in the shared memory
-    shared_bytes    the memory that results share whose lifetimes do not overlap
-    kept_bytes      results that last (outputs, gradients, constants) and scratch
-    input_bytes     buffers that the arguments are copied to
-    eager_bytes     all results of a call without the plan
-    """
-
-    kernels: dict[str, int]
-    buffers: int
-    shared_bytes: int
-    kept_bytes: int
-    input_bytes: int
-    eager_bytes: int
-
-    @property
-    def planned_bytes(self) -> int:
-        return self.shared_bytes + self.kept_bytes
-
-    def __str__(self) -> str:
-        calls = ", ".join(f"{name} {n}" for name, n in self.kernels.items())
-        total = sum(self.kernels.values())
-        ratio = self.planned_bytes / self.eager_bytes if self.eager_bytes else 1.0
-        return (
-            f"kernels   {total}: {calls}\n"
-            f"buffers   {self.buffers} in {self.shared_bytes:,} shared bytes\n"
-            f"planned   {self.planned_bytes:,} bytes: {self.shared_bytes:,} shared, "
-            f"{self.kept_bytes:,} kept (outputs, gradients, constants, scratch)\n"
-            f"eager     {self.eager_bytes:,} bytes of results; planned / eager = {ratio:.2f}\n"
-            f"inputs    {self.input_bytes:,} bytes"
-        )
-
-
-class State:
-    """Leaves and layers as a plan needs them."""
-
-    def __init__(self, recording: Recording, leaves: list[Leaf]) -> None:
-        self.recording = recording
-        self.layers = list(recording.layers.values())
-        self.leaves = [(leaf, self._gradient(leaf)) for leaf in leaves]
-
-    def _gradient(self, leaf: Leaf) -> str:
-        if leaf.grad is None:
-            return NONE
-        lies = leaf.tensor.slot if leaf.grad is SLOT else leaf.grad
-        if self.recording.touches(lies) != READS:
-            return ANY
-        return SLOT if leaf.grad is SLOT else ARRAY
-
-    def holds(self) -> bool:
-        """Whether leaves and layers are as they were before the recorded run."""
-        for layer, training in self.layers:
-            if layer.training is not training:
-                return False
-        for leaf, kind in self.leaves:
-            t = leaf.tensor
-            if t._data is not leaf.data or t.requires_grad is not leaf.requires_grad:
-                return False
-            if kind is NONE:
-                if t.grad is not None:
-                    return False
-            elif kind is SLOT:
-                if t.grad is None or t.grad is not t.slot:
-                    return False
-            elif kind is ARRAY and not self.fits(leaf, t.grad):
-                return False
-        return True
-
-    def fits(self, leaf: Leaf, grad: Any) -> bool:
-        """Whether that gradient can be copied to where the recorded one lay."""
-        if grad is leaf.grad:
-            return True
-        slot: Any = leaf.grad
-        owns = self.recording.base.owns
-        return owns(grad) and bool(grad.shape == slot.shape and grad.dtype == slot.dtype)
-
-    def same(self, other: State) -> bool:
-        """Whether two runs began alike: then a difference between them is not explained by it."""
-        modes = {id(x): mode for x, mode in other.layers}
-        if any(modes.get(id(x), mode) is not mode for x, mode in self.layers):
-            return False
-        theirs = {id(leaf.tensor): (leaf, kind) for leaf, kind in other.leaves}
-        for leaf, kind in self.leaves:
-            found = theirs.get(id(leaf.tensor))
-            if found is None:
-                continue
-            b, kind_b = found
-            if leaf.data is not b.data or leaf.requires_grad is not b.requires_grad:
-                return False
-            if kind is not kind_b and ANY not in (kind, kind_b):
-                return False
-        return True
+    arrays: list[Any]
+    form: Any
+    base: Backend
+    key: Any
 
 
 class Plan:
     """Repeats a recorded run on new arguments."""
 
-    def __init__(self, recording: Recording, state: State, form: Any, entries: list[Entry]) -> None:
+    def __init__(
+        self, recording: Recording, state: State, form: Any, entries: list[Entry], given: Arguments,
+        fast: bool,
+    ) -> None:  # fmt: skip
         self.recording, self.state, self.form, self.entries = recording, state, form, entries
-        memory = recording.memory
+        self._expect(given)
+        self.memory = memory = recording.memory
         self.used = 0
-        self.finals = [_final(recording, leaf, kind) for leaf, kind in state.leaves]
         owns = recording.base.owns
         recording.outputs = [memory.alias(a) if owns(a) else a for a in recording.outputs]
+        self.finals = [_final(recording, leaf, kind) for leaf, kind in state.leaves]
         kept = {id(memory.root(a)) for a in recording.outputs if owns(a)}
         left = [g for _, g, _, touched in self.finals if touched and owns(g)]
         kept |= {id(memory.root(g)) for g in left}
         schedule = Schedule(recording, kept)
+        fused = fuse(schedule, fast)
         schedule.without_copies()
         layout = Layout(schedule)
         self.scratch: dict[Any, Any] = {}
-        self.calls = [
-            (f, args, dict(attrs))
-            for call in layout.calls
-            for f, args, attrs in memory.forms(call, recording.base, self._scratch())
-        ]
+        runs = [memory.forms(call, recording.base, self._scratch()) for call in layout.calls]
+        self._compose(layout, runs)
         self.slots = [leaf for leaf, kind in state.leaves if kind is ARRAY]
         self.targets = self._targets(layout)
+        self._written = {id(memory.root(a)) for a in self.targets}
         drawn = {id(c.args[0]): c.args[0] for c in layout.calls if c.kind == "uniform"}
         self.generators = list(drawn.values())
         self.records = [x for x, _ in state.layers if x._record is not None]
-        self._report(layout)
-        recording.forget()  # the arrays that now lie elsewhere
+        self._report(layout, fused)
+        recording.inputs, recording.outputs = [], []
+        recording.forget()  # the arrays that now lie elsewhere, or are others each time
+
+    def _compose(self, layout: Layout, runs: list[list[Run]]) -> None:
+        """The function that makes the calls, on arguments and new results where it can be."""
+        memory, outputs = self.memory, self.recording.outputs
+
+        def varies(hole: Hole) -> bool:
+            key = id(memory.root(hole.stands))
+            touching = [r for c, r in zip(layout.calls, runs, strict=True) if key in touched(c)]
+            return visible(memory, hole, touching)
+
+        touched = layout.schedule.touched
+        arguments = [
+            Hole(f"x{i}", a) for i, a in enumerate(self.recording.inputs) if a.nbytes >= IN_PLACE
+        ]
+        results = [Hole(f"y{i}", a) for i, a in enumerate(outputs) if self._is_new(a)]
+        arguments, results = list(filter(varies, arguments)), list(filter(varies, results))
+        self._places = [int(h.name[1:]) for h in results]
+        self.outputs = [None if i in self._places else a for i, a in enumerate(outputs)]
+        read = {int(h.name[1:]) for h in arguments}
+        self._inputs = [None if i in read else a for i, a in enumerate(self.recording.inputs)]
+        source = Source(memory, arguments, results)
+        varying = [h.stands for h in (*arguments, *results)]
+        source.write(memory.assemble(list(itertools.chain(*runs)), varying))
+        self.run, self.code = source.function(), source.text
+
+    def _is_new(self, array: Any) -> bool:
+        """Whether an output may be a new array each time: made by the run, and once returned."""
+        outputs, memory = self.recording.outputs, self.memory
+        if not self.recording.base.owns(array) or array.nbytes < IN_PLACE:
+            return False
+        root = memory.root(array)
+        storage = self.recording.storages.get(id(root))
+        alone = sum(self.recording.base.owns(b) and memory.root(b) is root for b in outputs) == 1
+        lasts = any(g is not None and memory.root(g) is root for g in self._gradients())
+        made = storage is not None and storage.label[0] == "result" and not lasts
+        return made and alone and memory.contiguous(array) and root.nbytes == array.nbytes
+
+    def _gradients(self) -> list[Any]:
+        return [g if self.recording.base.owns(g) else None for _, g, _, _ in self.finals]
 
     def _scratch(self) -> Any:
         """Scratch for one call; those after it may have the same."""
@@ -160,7 +122,7 @@ class Plan:
 
     def _targets(self, layout: Layout) -> list[Any]:
         """Arrays from outside that a replay writes."""
-        memory, found = self.recording.memory, {}
+        memory, found = self.memory, {}
         for call in layout.calls:
             for a in call.writes:
                 root = memory.root(a)
@@ -169,50 +131,94 @@ class Plan:
                     found[id(root)] = root
         return list(found.values())
 
-    def _report(self, layout: Layout) -> None:
+    def _report(self, layout: Layout, fused: dict[str, int]) -> None:
         names: Counter[str] = Counter(c.name for c in layout.calls)
         roots = {id(s.root): s.root for s in self.recording.storages.values()}
         label = {id(s.root): s.label[0] for s in self.recording.storages.values()}
         kept = sum(roots[k].nbytes for k in layout.kept if label.get(k) == "result")
         self.report = Report(
             dict(names.most_common()),
+            fused,
             layout.buffers,
             layout.arena,
             kept + sum(a.nbytes for a in self.scratch.values()),
-            sum(a.nbytes for a in self.recording.inputs),
+            sum(a.nbytes for a in self._inputs if a is not None),
             layout.eager,
+            self.code,
         )
+
+    def _expect(self, given: Arguments) -> None:
+        """What `takes` compares with: nothing where not all arguments are arrays and Tensors."""
+        forms, named = given.form
+        self._backend, self._recorded = get_backend(), is_recording()
+        self._given: list[tuple[bool, Any]] | None = None
+        if named is None and all(form in (ARRAY_FORM, TENSOR_FORM) for form in forms):
+            memory = self.recording.memory
+            pairs = zip(forms, given.arrays, strict=True)
+            self._given = [(form is TENSOR_FORM, memory.quick(a)) for form, a in pairs]
+
+    def takes(self, args: tuple[Any, ...]) -> list[Any] | None:
+        """The arrays, if these arguments are at first sight such as the plan is for.
+
+        That is a short cut: what it does not see `nnx.capture` looks up.
+        """
+        expected = self._given
+        if expected is None or len(args) != len(expected):
+            return None
+        if get_backend() is not self._backend or is_recording() is not self._recorded:
+            return None
+        matches, arrays = self.memory.matches, []
+        for a, (is_tensor, quick) in zip(args, expected, strict=True):
+            if is_tensor:
+                if type(a) is not Tensor or a.requires_grad:
+                    return None
+                a = a._data
+            if not matches(a, quick):
+                return None
+            arrays.append(a)
+        return arrays
 
     def holds(self) -> bool:
         """Whether a call now would do what was recorded."""
-        return self.state.holds() and all(s.holds() for s in self.recording.sources)
+        if not self.state.holds():
+            return False
+        for source in self.recording.sources:
+            if not source.holds():
+                return False
+        return True
 
     def replay(self, arrays: list[Any]) -> Any:
-        """Run the calls on these arguments; returns copies of the recorded results."""
-        copy = self.recording.memory.copy
-        for buffer, array in zip(self.recording.inputs, arrays, strict=True):
-            copy(buffer, array)
+        """Run the calls on these arguments; returns arrays of the caller's own."""
+        memory, given = self.memory, []
+        for buffer, array in zip(self._inputs, arrays, strict=True):
+            if buffer is not None:
+                memory.copy(buffer, array)
+            elif memory.plain(array) and id(memory.root(array)) not in self._written:
+                given.append(array)
+            else:
+                given.append(memory.standin(array)[0])
         for leaf in self.slots:
             if leaf.tensor.grad is not leaf.grad:
-                copy(leaf.grad, leaf.tensor.grad)
-        for f, args, attrs in self.calls:
-            f(*args, **attrs)
+                memory.copy(leaf.grad, leaf.tensor.grad)
+        made = self.run(*given)
         for leaf, grad, bumps, touched in self.finals:
+            t = leaf.tensor
             if touched:
-                set_gradient(leaf.tensor, grad)
-            leaf.tensor._version += bumps
+                t.grad = t.slot if grad is SLOT else grad
+            t._version += bumps
         for layer in self.records:
             layer._record = None
-        return self.results()
+        return self._results(made)
 
-    def results(self) -> Any:
-        """Copies of what the function returned, Tensors without a history."""
-        copy = self.recording.base.copy
+    def _results(self, made: tuple[Any, ...]) -> Any:
+        """What the function returned: new arrays, or copies; Tensors without a history."""
+        copy, new = self.recording.base.copy, iter(made)
 
         def make(array: Any, is_tensor: bool) -> Any:
-            return tensor(copy(array)) if is_tensor else copy(array)
+            mine = next(new) if array is None else copy(array)
+            return tensor(mine) if is_tensor else mine
 
-        return rebuild(self.form, iter(self.recording.outputs), make)
+        return rebuild(self.form, iter(self.outputs), make)
 
 
 def _final(recording: Recording, leaf: Leaf, kind: str) -> tuple[Leaf, Any, int, bool]:

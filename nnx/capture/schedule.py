@@ -11,16 +11,18 @@ from .recording import Recording, Span, overlap
 class Schedule:
     """The calls of a recording, less those that a replay need not make.
 
-    kept     ids of the storages that outlive a replay: outputs, gradients, constants
-    roots    the memory that the run made, by id
+    kept        ids of the storages that outlive a replay: outputs, gradients, constants
+    constants   ids of those whose values are the same in each
+    roots       the memory that the run made, by id
     """
 
     def __init__(self, recording: Recording, kept: set[int]) -> None:
-        self.memory, self.base = recording.memory, recording.base
+        self.memory, self.base, self.owns = recording.memory, recording.base, recording.base.owns
         self.recording, self.kept = recording, set(kept)
         made = [s for s in recording.storages.values() if s.label[0] == "result"]
         self.roots = {id(s.root): s.root for s in made}
         self._spans: dict[int, Span] = {}
+        self.constants: set[int] = set()
         self.calls = self._needed(list(recording.calls))
         self.calls = self._early(self._without_constants(self.calls))
 
@@ -43,6 +45,8 @@ class Schedule:
             constant = self.memory.constant(call) and not ids & written
             if constant or call.kind == "numbers":
                 self.kept |= ids
+            if constant:
+                self.constants |= ids
             if not constant:
                 rest.append(call)
         return rest
@@ -133,6 +137,26 @@ class Schedule:
     def meet(self, a: Any, b: Any) -> bool:
         """Whether two arrays lie in the same bytes."""
         return overlap(self._span(a), self._span(b))
+
+    def same(self, a: Any, b: Any) -> bool:
+        """Whether two values are one: arrays by their memory and layout."""
+        if not (self.owns(a) and self.owns(b)):
+            return a is b or (type(a) is type(b) and not self.owns(a) and bool(a == b))
+        at = self._span(a) == self._span(b)
+        return a is b or (at and bool(self.memory.same_layout(a, b)))
+
+    def constantly(self, array: Any, value: float) -> bool:
+        """Whether all entries of an array are that number in each replay."""
+        if not self.owns(array) or self.root_id(array) not in self.constants:
+            return False
+        return bool((self.base.to_numpy(array) == value).all())
+
+    def clash(self, a: Call, b: Call) -> bool:
+        """Whether it matters which of two calls comes first."""
+        made_a, made_b = (*a.results, *a.writes), (*b.results, *b.writes)
+        return any(self.meet(x, y) for x in made_a for y in (*made_b, *self.reads(b))) or any(
+            self.meet(x, y) for x in self.reads(a) for y in made_b
+        )
 
     def _span(self, array: Any) -> Span:
         found = self._spans.get(id(array))

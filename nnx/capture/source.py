@@ -1,0 +1,176 @@
+"""A plan's calls as one Python function: straight-line code, arrays by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..backend import Array
+from ..override import Run, Scope
+
+LOOP = 64  # calls in a row that read the same arrays each time: a list of them, not lines
+
+
+class Hole(NamedTuple):
+    """An array that is another one in each replay: an argument, or a new one for a result.
+
+    stands   the array that stands for it in the calls
+    """
+
+    name: str
+    stands: Array
+
+
+class Source:
+    """Writes the function.
+
+    memory   the backend's `replay()`, which knows views
+    holes    arguments first, in the order of the function's parameters
+    """
+
+    def __init__(self, memory: Any, arguments: Sequence[Hole], results: Sequence[Hole]) -> None:
+        self.memory = memory
+        self.holes = {id(memory.root(h.stands)): h for h in (*arguments, *results)}
+        self.names: dict[str, Any] = {}
+        self._known: dict[Any, str] = {}
+        self._views: dict[str, str] = {}
+        self.lines = [f"def replay({', '.join(h.name for h in arguments)}):"]
+        for h in results:
+            new = self._constant(memory.new, "empty")
+            dtype = self._constant(h.stands.dtype, str(h.stands.dtype))
+            self.lines.append(f"    {h.name} = {new}({tuple(h.stands.shape)}, {dtype})")
+        self._returned = "".join(f"{h.name}, " for h in results)
+
+    def write(self, scopes: Iterable[Scope]) -> None:
+        for scope in scopes:
+            if scope.begin is None:
+                self._write(scope.runs, "    ")
+                continue
+            begin, end = self._constant(scope.begin), self._constant(scope.end)
+            self.lines += [f"    begun = {begin}()", "    try:"]
+            self._write(scope.runs, "        ")
+            self.lines += ["    finally:", f"        {end}(begun)"]
+
+    def _write(self, runs: list[Run], indent: str) -> None:
+        fixed: list[Run] = []
+        for run in runs:
+            if not self._varies(run):
+                fixed.append(run)
+                continue
+            self._write_fixed(fixed, indent)
+            fixed = []
+            self.lines.append(self._line(run, indent))
+        self._write_fixed(fixed, indent)
+
+    def _write_fixed(self, runs: list[Run], indent: str) -> None:
+        if len(runs) < LOOP:
+            self.lines += [self._line(run, indent) for run in runs]
+            return
+        calls = self._constant([(f, args, dict(attrs)) for f, args, attrs in runs], "calls")
+        self.lines.append(f"{indent}for f, args, attrs in {calls}: f(*args, **attrs)")
+
+    def _varies(self, run: Run) -> bool:
+        return any(self._hole(a) is not None for a in (*run[1], *run[2].values()))
+
+    def _line(self, run: Run, indent: str) -> str:
+        f, args, attrs = run
+        parts = [self._expression(a, indent) for a in args]
+        parts += [f"{key}={self._expression(a, indent)}" for key, a in attrs.items()]
+        return f"{indent}{self._constant(f)}({', '.join(parts)})"
+
+    def _hole(self, value: Any) -> Hole | None:
+        return self.holes.get(id(self.memory.root(value))) if self.memory.is_array(value) else None
+
+    def _expression(self, value: Any, indent: str) -> str:
+        hole = self._hole(value)
+        if hole is None:
+            return self._constant(value)
+        found = view(self.memory, hole, value)
+        assert found is not None  # `visible` has seen to it
+        if found == hole.name:
+            return found
+        if found not in self._views:
+            self._views[found] = f"{hole.name}_{len(self._views)}"
+            self.lines.append(f"{indent}{self._views[found]} = {found}")
+        return self._views[found]
+
+    def _constant(self, value: Any, name: str = "") -> str:
+        """Its literal, or a name for it, the same for the same object."""
+        if value is None or type(value) in (bool, int, str):
+            return repr(value)
+        key = ("number", value, repr(value)) if type(value) is float else id(value)
+        if key not in self._known:
+            stem = name or ("a" if self.memory.is_array(value) else _name(value))
+            count = sum(1 for known in self.names if known.rstrip("0123456789") == stem)
+            made = stem if not count and stem != "a" else f"{stem}{count}"
+            self._known[key], self.names[made] = made, value
+        return self._known[key]
+
+    def function(self) -> Callable[..., tuple[Array, ...]]:
+        """The function: it gives the new arrays of the results."""
+        self.lines.append(f"    return ({self._returned})")
+        made = dict(self.names)
+        exec(compile(self.text, "<nnx replay>", "exec"), made)
+        found: Callable[..., tuple[Array, ...]] = made["replay"]
+        return found
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines) + "\n"
+
+
+def _name(value: Any) -> str:
+    name = getattr(value, "__name__", type(value).__name__).strip("_<>").lower()
+    name = "".join(c if c.isalnum() else "_" for c in name)
+    return f"{name}_" if not name.isidentifier() or name[-1:].isdigit() else name
+
+
+def view(memory: Any, hole: Hole, array: Array) -> str | None:
+    """The array as an expression of the hole's name; None if it is none that is known."""
+    stands = hole.stands
+    if memory.offset(array, stands) or array.dtype != stands.dtype:
+        return None
+    if memory.same_layout(array, stands):
+        return hole.name
+    if memory.same_layout(array, stands.T):
+        return f"{hole.name}.T"
+    whole = array.size == stands.size
+    if whole and memory.contiguous(array) and memory.contiguous(stands):
+        return f"{hole.name}.reshape({tuple(array.shape)})"
+    return None
+
+
+def visible(memory: Any, hole: Hole, touching: list[list[Run]]) -> bool:
+    """Whether all calls that touch the hole's memory show it, as a view that can be written.
+
+    touching   what each recorded call that touches it became
+    """
+    key = id(memory.root(hole.stands))
+
+    def shows(run: Run) -> bool:
+        return any(at_key(a) for a in (*run[1], *run[2].values()))
+
+    def at_key(value: Any) -> bool:
+        return memory.is_array(value) and id(memory.root(value)) == key
+
+    for runs in touching:
+        if not any(map(shows, runs)):
+            return False
+        for f, args, attrs in runs:
+            values = (*args, *attrs.values())
+            if any(at_key(getattr(v, "__self__", None)) for v in (f, *values)):  # its own method
+                return False
+            for value in values:
+                if isinstance(value, (tuple, list, dict)) and _holds(value, at_key):
+                    return False
+                if at_key(value) and view(memory, hole, value) is None:
+                    return False
+    return True
+
+
+def _holds(value: Any, found: Callable[[Any], bool]) -> bool:
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, (tuple, list)):
+        return any(_holds(v, found) for v in value)
+    return found(value)
