@@ -77,11 +77,8 @@ class Signature(NamedTuple):
     variadic: bool
 
 
-def signature(forward: Kernel, lead: int = 1) -> Signature:
-    """The parameters after the first `lead`.
-
-    Read from the code object: `inspect.signature` on every op would double the import time.
-    """
+def signature(forward: Kernel) -> Signature:
+    """Read from the code object: `inspect.signature` on every op would double the import time."""
     code, count = forward.__code__, forward.__code__.co_argcount
     positional = code.co_varnames[:count]
     keyword = code.co_varnames[count : count + code.co_kwonlyargcount]
@@ -89,7 +86,7 @@ def signature(forward: Kernel, lead: int = 1) -> Signature:
     given = getattr(forward, "__defaults__", None) or ()
     defaults = dict(zip(reversed(positional), reversed(given), strict=False))
     defaults.update(getattr(forward, "__kwdefaults__", None) or {})
-    arrays, attributes = positional[lead:split], (*positional[split:], *keyword)
+    arrays, attributes = positional[1:split], (*positional[split:], *keyword)
     variadic = bool(code.co_flags & 0x04)
     if variadic:
         arrays = (code.co_varnames[count + code.co_kwonlyargcount],)
@@ -98,14 +95,12 @@ def signature(forward: Kernel, lead: int = 1) -> Signature:
     return Signature(arrays, attributes, defaults, required, variadic)
 
 
-def derivative_of(
-    target: Op[...], arguments: tuple[str, ...], kernel: Kernel, lead: int = 1
-) -> Derivative:
+def derivative_of(target: Op[...], arguments: tuple[str, ...], kernel: Kernel) -> Derivative:
     arrays, code = target.signature.arrays, kernel.__code__
     if not arguments or not set(arguments) <= set(arrays):
         raise DtypeError(f"{target.name}.d{arguments}: its array arguments are {arrays}")
     positions = tuple(arrays.index(a) for a in arguments)
-    return Derivative(arguments, positions, kernel, code.co_varnames[lead + 1 : code.co_argcount])
+    return Derivative(arguments, positions, kernel, code.co_varnames[2 : code.co_argcount])
 
 
 class Op(Generic[P]):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .backend import Array
@@ -11,7 +12,7 @@ from .op import Derivative, Kernel, Kernels, Op, Signature, derivative_of, signa
 from .update import Update
 
 Run = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
-Empty = Callable[..., Array]  # empty(shape, dtype=...)
+Empty = Callable[..., Array]  # of a shape and a dtype
 
 
 class Scope(NamedTuple):
@@ -22,18 +23,62 @@ class Scope(NamedTuple):
     end: Callable[[Any], Any] | None = None
 
 
+class Now:
+    """What a kernel of `calls` is given to call through: it calls at once."""
+
+    __slots__ = ("empty", "new")
+    __call__ = staticmethod(operator.call)
+
+    def __init__(self, empty: Empty) -> None:
+        self.new = self.empty = empty
+
+
+class Later:
+    """What it is given when a replay is made: it notes the calls.
+
+    new     gives the arrays that hold the results
+    empty   gives scratch
+    """
+
+    __slots__ = ("empty", "new", "runs")
+
+    def __init__(self, results: Iterable[Array], empty: Empty) -> None:
+        left = iter(results)
+        self.new: Empty = lambda shape, dtype: next(left)
+        self.empty, self.runs = empty, list[Run]()
+
+    def __call__(self, f: Callable[..., Any], *args: Any, **attrs: Any) -> None:
+        self.runs.append((f, args, attrs))
+
+
+class _Into(Later):
+    """Calls through another one, into arrays that are there."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, results: Iterable[Array], run: Any) -> None:
+        super().__init__(results, run.empty)
+        self.run = run
+
+    def __call__(self, f: Callable[..., Any], *args: Any, **attrs: Any) -> None:
+        self.run(f, *args, **attrs)
+
+
 class Calls:
-    """A kernel written as the calls it makes, which `nnx.capture` repeats into the same arrays.
+    """A kernel whose work is calls into given arrays, which `nnx.capture` can thus repeat.
 
         @overrides.forward(nnx.ops.silu)
         @calls
-        def silu(new, empty, x):
-            y = new(x.shape, dtype=x.dtype)
-            return y, [(my.silu_into, (x, y), {})]
+        def silu(run, x):
+            y = run.new(x.shape, x.dtype)
+            run(my.silu_into, x, y)
+            return y
 
-    It gives the result (as any kernel: with extras, a tuple) and calls (function, args, attributes)
-    that write all of it. `new` makes the arrays of the result, `empty` scratch. None says that the
-    arrays are not such as it takes, and the kernel that it replaces runs.
+    `run(f, *args, **attrs)` calls f, or notes the call for a replay; all that the kernel does to
+    values it does so, with the arrays among the arguments. `run.new(shape, dtype)` makes the arrays
+    of the result, in the order in which they are returned, `run.empty` scratch. A kernel that
+    returns None before it has called anything does not take the arrays: the kernel that it replaces
+    runs.
 
     inplace     the arguments in whose memory the first result may lie, if of one layout with it
     otherwise   the kernel that runs instead; by default the one that this replaces
@@ -46,25 +91,29 @@ class Calls:
         self.__name__, self.__doc__ = f.__name__.strip("_"), f.__doc__
         self.__qualname__ = f.__qualname__
         self.__code__ = f.__code__
-        self.names = f.__code__.co_varnames[2 : f.__code__.co_argcount]
+        self.names = f.__code__.co_varnames[1 : f.__code__.co_argcount]
+        self._now: dict[Any, Now] = {}
 
     def __call__(self, xp: Any, *args: Any, **attrs: Any) -> Any:
-        made = self.f(xp.empty, xp.empty, *args, **attrs)
+        now = self._now.get(xp)
+        if now is None:
+            now = self._now[xp] = Now(xp.empty)
+        made = self.f(now, *args, **attrs)
         if made is None:
             assert self.otherwise is not None
             return self.otherwise(xp, *args, **attrs)
-        result, runs = made
-        for f, given, options in runs:
-            f(*given, **options)
-        return result
+        return made
+
+    def into(self, results: Iterable[Array], run: Any, *args: Any, **attrs: Any) -> bool:
+        """Call through `run` what writes these arrays; False if the kernel does not take these."""
+        return self.f(_Into(results, run), *args, **attrs) is not None
 
     def again(
-        self, results: Sequence[Array], empty: Empty, args: Any, attrs: Mapping[str, Any]
+        self, results: Iterable[Array], empty: Empty, args: Any, attrs: Mapping[str, Any]
     ) -> list[Run] | None:
         """The calls that write these results anew, from what then lies in the arguments."""
-        left = iter(results)
-        made = self.f(lambda shape, dtype: next(left), empty, *args, **attrs)
-        return None if made is None else made[1]
+        later = Later(results, empty)
+        return None if self.f(later, *args, **attrs) is None else later.runs
 
     def lends(self, args: Sequence[Any]) -> list[Array]:
         return [a for name, a in zip(self.names, args, strict=False) if name in self.inplace]
@@ -73,7 +122,7 @@ class Calls:
 def calls(
     f: Any = None, *, inplace: tuple[str, ...] = (), otherwise: Kernel | None = None
 ) -> Any:
-    """Make a kernel of a function that gives the calls; see `Calls`."""
+    """Make a kernel of a function that calls through `run`; see `Calls`."""
     if f is None:
         return lambda g: Calls(g, inplace, otherwise)
     return Calls(f, inplace, otherwise)
@@ -83,22 +132,24 @@ class Fusion:
     """Several kernels of a backend that follow one another, and the calls that do the work of all.
 
         @overrides.fusion((affine, "x W b -> y"), (relu, "y -> z"))
-        def affine_relu(empty, x, W, b, z):
-            return [(my.affine_relu_into, (x, W, b, z), {})]
+        def affine_relu(run, x, W, b, z):
+            run(my.affine_relu_into, x, W, b, z)
+            return True
 
     A step is a kernel and what it is called with: an op stands for its forward, (op, "x") for the
     derivative by x, an Update for itself, a function of the namespace for itself. The same name is
-    the same array, "_" is anything, "1" a constant of ones; "->" comes before the results. `nnx.capture` replaces such
-    steps, also with others between them, by the calls that the function gives for `empty`
-    (scratch), the arrays by name, and options of the kernels by name. It gives None where it does
-    not take the arrays. A result that the function does not name must not be needed elsewhere.
+    the same array, "_" is anything, "1" a constant of ones; "->" comes before the results.
+    `nnx.capture` replaces such steps, also with others between them, by the calls that the function
+    makes through `run` (as in `Calls`), given the arrays by name, results too, and options of the
+    kernels by name. It returns False where it does not take the arrays. A result that the function
+    does not name must not be needed elsewhere.
 
     exact     whether the values are equal to the last bit; others are used on request
     inplace   names in whose memory the first result may lie, if of one layout with it
     """
 
     def __init__(
-        self, steps: Sequence[tuple[Any, str]], build: Callable[..., list[Run] | None],
+        self, steps: Sequence[tuple[Any, str]], build: Callable[..., bool],
         exact: bool, inplace: tuple[str, ...],
     ) -> None:  # fmt: skip
         self.build, self.exact, self.inplace = build, exact, inplace
@@ -163,7 +214,7 @@ class Overrides(Mapping[Any, Any]):
                 raise DtypeError(f"override of {target.name}.d{arguments}: there is none")
             inherited = {d.arguments: d for d in self.inherited(target).derivatives}
             _otherwise(kernel, inherited[arguments].kernel)
-            mine = derivative_of(target, arguments, kernel, _lead(kernel))
+            mine = derivative_of(target, arguments, kernel)
             replaced = tuple(mine if d.arguments == arguments else d for d in now.derivatives)
             self.table[target] = Kernels(now.forward, replaced)
             return kernel
@@ -232,17 +283,12 @@ class Fused:
     def d(self, *arguments: str) -> Callable[[Any], Any]:
         def define(kernel: Any) -> Any:
             now: Kernels = self._table.table[self._target]
-            mine: Derivative = derivative_of(self._target, arguments, kernel, _lead(kernel))
+            mine: Derivative = derivative_of(self._target, arguments, kernel)
             made = Kernels(self.kernel, (*now.derivatives, mine))
             self._table.table[self._target] = made
             return kernel
 
         return define
-
-
-def _lead(kernel: Any) -> int:
-    """How many parameters come before the arrays: `xp`, or `new, empty`."""
-    return 2 if isinstance(kernel, Calls) else 1
 
 
 def _otherwise(kernel: Any, inherited: Kernel) -> None:
@@ -251,7 +297,7 @@ def _otherwise(kernel: Any, inherited: Kernel) -> None:
 
 
 def _check_parameters(kernel: Any, target: Op[...] | Update) -> None:
-    mine: Signature = signature(kernel, _lead(kernel))
+    mine: Signature = signature(kernel)
     expected = target.signature
     if (mine.arrays, mine.attributes) != (expected.arrays, expected.attributes):
         raise DtypeError(

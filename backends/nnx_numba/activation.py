@@ -6,26 +6,26 @@ from typing import Any
 
 from nnx import ops
 from nnx.op import Op
-from nnx.override import Empty, Run, calls
+from nnx.override import calls
 
 from . import loops
-from .common import Array, overrides, plain
+from .common import Array, Run, overrides, plain
 
 
-def _elementwise(loop: Any, new: Empty, *arrays: Array) -> Any:
+def _elementwise(run: Run, loop: Any, *arrays: Array) -> Any:
     """Of flat arrays into one more of their shape; None where the loop does not take them."""
     if not plain(*arrays):
         return None
-    y = new(arrays[0].shape, dtype=arrays[0].dtype)
-    run: Run = (loop, tuple(a.reshape(-1) for a in (*arrays, y)), {})
-    return y, [run]
+    y = run.new(arrays[0].shape, arrays[0].dtype)
+    run(loop, *[a.reshape(-1) for a in (*arrays, y)])
+    return y
 
 
 def _forward(op: Op[...], loop: Any) -> None:
     @overrides.forward(op)
     @calls
-    def kernel(new: Empty, empty: Empty, x: Array) -> Any:
-        return _elementwise(loop, new, x)
+    def kernel(run: Run, x: Array) -> Any:
+        return _elementwise(run, loop, x)
 
     kernel.__name__ = op.name
 
@@ -35,8 +35,8 @@ def _reads_y(op: Op[...], forward: Any, slope: Any) -> None:
 
     @overrides.derivative(op, "x")
     @calls
-    def kernel(new: Empty, empty: Empty, dy: Array, y: Array) -> Any:
-        return _elementwise(slope, new, dy, y)
+    def kernel(run: Run, dy: Array, y: Array) -> Any:
+        return _elementwise(run, slope, dy, y)
 
     kernel.__name__ = f"{op.name}_slope"
 
@@ -46,8 +46,8 @@ def _reads_x(op: Op[...], forward: Any, slope: Any) -> None:
 
     @overrides.derivative(op, "x")
     @calls
-    def kernel(new: Empty, empty: Empty, dy: Array, x: Array) -> Any:
-        return _elementwise(slope, new, dy, x)
+    def kernel(run: Run, dy: Array, x: Array) -> Any:
+        return _elementwise(run, slope, dy, x)
 
     kernel.__name__ = f"{op.name}_slope"
 
@@ -64,24 +64,24 @@ _GELU_SLOPE = {"none": loops.gelu_slope, "tanh": loops.gelu_tanh_slope}
 
 @overrides.forward(ops.gelu)
 @calls
-def _gelu(new: Empty, empty: Empty, x: Array, *, approximate: str = "none") -> Any:
-    return _elementwise(_GELU[approximate], new, x)
+def _gelu(run: Run, x: Array, *, approximate: str = "none") -> Any:
+    return _elementwise(run, _GELU[approximate], x)
 
 
 @overrides.derivative(ops.gelu, "x")
 @calls
-def _gelu_slope(new: Empty, empty: Empty, dy: Array, x: Array, approximate: str) -> Any:
-    return _elementwise(_GELU_SLOPE[approximate], new, dy, x)
+def _gelu_slope(run: Run, dy: Array, x: Array, approximate: str) -> Any:
+    return _elementwise(run, _GELU_SLOPE[approximate], dy, x)
 
 
-def _along_rows(loop: Any, new: Empty, axis: int, *arrays: Array) -> Any:
+def _along_rows(run: Run, loop: Any, axis: int, *arrays: Array) -> Any:
     """As `_elementwise`, of matrices of rows, where the axis is the last."""
     first = arrays[0]
     if first.ndim == 0 or axis not in (-1, first.ndim - 1) or not first.size or not plain(*arrays):
         return None
-    y = new(first.shape, dtype=first.dtype)
-    run: Run = (loop, tuple(a.reshape(-1, first.shape[-1]) for a in (*arrays, y)), {})
-    return y, [run]
+    y = run.new(first.shape, first.dtype)
+    run(loop, *[a.reshape(-1, first.shape[-1]) for a in (*arrays, y)])
+    return y
 
 
 def _rows(op: Op[...], forward: Any, slope: Any) -> None:
@@ -89,15 +89,15 @@ def _rows(op: Op[...], forward: Any, slope: Any) -> None:
 
     @overrides.forward(op)
     @calls
-    def kernel(new: Empty, empty: Empty, x: Array, *, axis: int = -1) -> Any:
-        return _along_rows(forward, new, axis, x)
+    def kernel(run: Run, x: Array, *, axis: int = -1) -> Any:
+        return _along_rows(run, forward, axis, x)
 
     kernel.__name__ = op.name
 
     @overrides.derivative(op, "x")
     @calls
-    def derivative(new: Empty, empty: Empty, dy: Array, y: Array, axis: int) -> Any:
-        return _along_rows(slope, new, axis, dy, y)
+    def derivative(run: Run, dy: Array, y: Array, axis: int) -> Any:
+        return _along_rows(run, slope, axis, dy, y)
 
     derivative.__name__ = f"{op.name}_slope"
 

@@ -10,6 +10,7 @@ from nnx.override import Overrides
 from nnx_numpy.table import overrides as numpy_overrides
 
 Array = np.ndarray[Any, Any]
+Run = Any  # what kernels call through: see nnx.override.Calls
 _FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
 
 overrides = Overrides(parent=numpy_overrides)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from nnx.ops import softmax_cross_entropy
-from nnx.override import Empty, Run, calls
+from nnx.override import calls
 
 from . import loops
-from .common import Array, overrides, plain
+from .common import Array, Run, overrides, plain
 
 _inherited = overrides.inherited(softmax_cross_entropy)  # NumPy's, with the same extras
 
@@ -18,7 +18,7 @@ _inherited = overrides.inherited(softmax_cross_entropy)  # NumPy's, with the sam
 @overrides.fused(softmax_cross_entropy)
 @calls(otherwise=_inherited.forward)
 def _cross_entropy(
-    new: Empty, empty: Empty, x: Array, t: Array, weight: Any = None,
+    run: Run, x: Array, t: Array, weight: Any = None,
     *, label_smoothing: float = 0.0, ignore_index: int = -100, reduction: str = "mean",
 ) -> Any:  # fmt: skip
     """d is the gradient for a cotangent of 1."""
@@ -26,31 +26,32 @@ def _cross_entropy(
     if not (ids and x.size and t.flags.c_contiguous and type(t) is np.ndarray and plain(x)):
         return None
     each = reduction == "none"
-    y = new(t.shape if each else (), dtype=x.dtype)
-    d = new(x.shape, dtype=x.dtype)
-    losses, total = (y, empty((), dtype=x.dtype)) if each else (empty(t.shape, dtype=x.dtype), y)
-    labels, runs = t.reshape(-1), list[Run]()
+    y = run.new(t.shape if each else (), x.dtype)
+    d = run.new(x.shape, x.dtype)
+    losses, total = (y, run.empty((), x.dtype)) if each else (run.empty(t.shape, x.dtype), y)
+    labels = t.reshape(-1)
     if t.dtype != np.int64:  # so that the loop is compiled once
-        labels = empty((t.size,), dtype=np.int64)
-        runs.append((np.copyto, (labels, t.reshape(-1)), {"casting": "unsafe"}))
+        labels = run.empty((t.size,), np.int64)
+        run(np.copyto, labels, t.reshape(-1), casting="unsafe")
     rows = (-1, x.shape[-1])
-    given = (
-        x.reshape(rows), labels, ignore_index, reduction == "mean", losses.reshape(-1), total,
-        d.reshape(rows),
+    run(
+        loops.cross_entropy, x.reshape(rows), labels, ignore_index, reduction == "mean",
+        losses.reshape(-1), total, d.reshape(rows),
     )  # fmt: skip
-    runs.append((loops.cross_entropy, given, {}))
-    return (y, {"d": d, "p": None, "q": None, "count": None}), runs
+    return y, {"d": d, "p": None, "q": None, "count": None}
 
 
 @_cross_entropy.d("x")
 @calls(otherwise=_inherited.derivatives[0].kernel)
 def _gradient(
-    new: Empty, empty: Empty, dy: Array, d: Any, p: Any, q: Any, count: Any, reduction: str
+    run: Run, dy: Array, d: Any, p: Any, q: Any, count: Any, reduction: str
 ) -> Any:
     if d is None or not dy.flags.c_contiguous:
         return None
-    dx = new(d.shape, dtype=d.dtype)
+    dx = run.new(d.shape, d.dtype)
     if dy.ndim == 0:
-        return dx, [(loops.scaled, (d.reshape(-1), dy, dx.reshape(-1)), {})]
-    rows = (-1, d.shape[-1])
-    return dx, [(loops.scaled_rows, (d.reshape(rows), dy.reshape(-1), dx.reshape(rows)), {})]
+        run(loops.scaled, d.reshape(-1), dy, dx.reshape(-1))
+    else:
+        rows = (-1, d.shape[-1])
+        run(loops.scaled_rows, d.reshape(rows), dy.reshape(-1), dx.reshape(rows))
+    return dx

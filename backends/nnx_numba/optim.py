@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 
 from nnx.optim import kernels
-from nnx.override import Empty, calls
+from nnx.override import calls
 from nnx.update import Update
 
 from . import updates
-from .common import Array, overrides, plain
+from .common import Array, Run, overrides, plain
 
 
 def _compile(update: Update, loop: Any) -> None:
     """Register the loop, which takes the update's parameters in their order."""
     count = len(update.positions) + 1  # the targets and the gradient; the step's numbers follow
 
-    def kernel(new: Empty, empty: Empty, *args: Any, **attrs: Any) -> Any:
+    def kernel(run: Run, *args: Any, **attrs: Any) -> Any:
         arrays: tuple[Array, ...] = args[:count]
         if not plain(*arrays):
             return None
@@ -29,7 +29,8 @@ def _compile(update: Update, loop: Any) -> None:
         ]
         flat = [a.reshape(-1) for a in arrays]
         options = [attrs[name] for name in update.signature.attributes]
-        return None, [(loop, (*flat, *numbers, *options), {})]
+        run(loop, *flat, *numbers, *options)
+        return True
 
     kernel.__name__ = update.name
     overrides.replace(update, calls(kernel))

@@ -9,48 +9,59 @@ import numpy as np
 from nnx.ops import log_softmax, relu, sigmoid, softmax, tanh
 from nnx.override import calls
 
-from .table import BLOCK, ones, overrides, pieces, plain, product, row_max, scratch, zeros
-
-
-@overrides.forward(relu)
-@calls(inplace=("x",))
-def _relu(new, empty, x):
-    if not plain(x):
-        return None
-    y = new(x.shape, dtype=x.dtype)
-    return y, [(np.maximum, (a, zeros(a)), {"out": b}) for a, b in pieces(x, y)]
-
-
-@overrides.derivative(relu, "x")
-@calls(inplace=("dy",))
-def _relu_slope(new, empty, dy, y):
-    """The mask becomes floats before it is multiplied: NumPy casts slowly within a product."""
-    if not plain(dy, y):
-        return None
-    dx = new(y.shape, dtype=y.dtype)
-    mask, factor = scratch(empty, y, np.bool_), scratch(empty, y)
-    runs = []
-    for d, v, out in pieces(dy, y, dx):
-        m, f = mask(v), factor(v)
-        runs += [
-            (np.greater, (v, _ZERO[v.dtype], m), {}),
-            (np.copyto, (f, m), {}),
-            (np.multiply, (d, f, out), {}),
-        ]
-    return dx, runs
-
+from .table import (
+    BLOCK,
+    UNTHREADED_VECTOR,
+    dot_for,
+    ones,
+    overrides,
+    pieces,
+    plain,
+    row_max,
+    scratch,
+    zeros,
+)
 
 _ZERO = {np.dtype(t): np.zeros((), t) for t in (np.float32, np.float64)}
 _ONE = {np.dtype(t): np.ones((), t) for t in (np.float32, np.float64)}
 
 
-@overrides.forward(sigmoid)
+@overrides.forward(relu)
 @calls(inplace=("x",))
-def _sigmoid(new, empty, x):
+def _relu(run, x):
     if not plain(x):
         return None
-    y = new(x.shape, dtype=x.dtype)
-    return y, [(_sigmoid_into, (a, b), {}) for a, b in pieces(x, y)]
+    y = run.new(x.shape, x.dtype)
+    for a, b in pieces(x, y):
+        run(np.maximum, a, zeros(a), out=b)
+    return y
+
+
+@overrides.derivative(relu, "x")
+@calls(inplace=("dy",))
+def _relu_slope(run, dy, y):
+    """The mask becomes floats before it is multiplied: NumPy casts slowly within a product."""
+    if not plain(y, dy):
+        return None
+    dx = run.new(y.shape, y.dtype)
+    mask, factor, zero = scratch(run, y, np.bool_), scratch(run, y), _ZERO[y.dtype]
+    for d, v, out in pieces(dy, y, dx):
+        m, f = mask(v), factor(v)
+        run(np.greater, v, zero, m)
+        run(np.copyto, f, m)
+        run(np.multiply, d, f, out)
+    return dx
+
+
+@overrides.forward(sigmoid)
+@calls(inplace=("x",))
+def _sigmoid(run, x):
+    if not plain(x):
+        return None
+    y = run.new(x.shape, x.dtype)
+    for a, b in pieces(x, y):
+        run(_sigmoid_into, a, b)
+    return y
 
 
 def _sigmoid_into(x, y):
@@ -64,121 +75,114 @@ def _sigmoid_into(x, y):
 
 @overrides.derivative(sigmoid, "x")
 @calls(inplace=("dy",))
-def _sigmoid_slope(new, empty, dy, y):
-    if not plain(dy, y):
+def _sigmoid_slope(run, dy, y):
+    if not plain(y, dy):
         return None
-    dx = new(y.shape, dtype=y.dtype)
-    factor, runs = scratch(empty, y), []
+    dx, factor, one = run.new(y.shape, y.dtype), scratch(run, y), _ONE[y.dtype]
     for d, v, out in pieces(dy, y, dx):
         f = factor(v)
-        runs += [
-            (np.subtract, (_ONE[v.dtype], v, f), {}),
-            (np.multiply, (v, f, f), {}),
-            (np.multiply, (d, f, out), {}),
-        ]
-    return dx, runs
+        run(np.subtract, one, v, f)
+        run(np.multiply, v, f, f)
+        run(np.multiply, d, f, out)
+    return dx
 
 
 @overrides.derivative(tanh, "x")
 @calls(inplace=("dy",))
-def _tanh_slope(new, empty, dy, y):
-    if not plain(dy, y):
+def _tanh_slope(run, dy, y):
+    if not plain(y, dy):
         return None
-    dx = new(y.shape, dtype=y.dtype)
-    factor, runs = scratch(empty, y), []
+    dx, factor, one = run.new(y.shape, y.dtype), scratch(run, y), _ONE[y.dtype]
     for d, v, out in pieces(dy, y, dx):
         f = factor(v)
-        runs += [
-            (np.multiply, (v, v, f), {}),
-            (np.subtract, (_ONE[v.dtype], f, f), {}),
-            (np.multiply, (d, f, out), {}),
-        ]
-    return dx, runs
+        run(np.multiply, v, v, f)
+        run(np.subtract, one, f, f)
+        run(np.multiply, d, f, out)
+    return dx
 
 
 # Softmax
 
 
-def _rows(axis: int, *arrays: Any) -> Any:
-    """Matrices in bands of rows that stay in the cache; None if the axis is not the last."""
-    first = arrays[0]
-    if first.ndim == 0 or axis not in (-1, first.ndim - 1) or not first.size or not plain(*arrays):
-        return None
-    columns = first.shape[-1]
+def _fits(axis: int, x: Any, y: Any = None) -> bool:
+    """Whether the axis is the last of arrays that are matrices of rows."""
+    return plain(x, y) and x.size > 0 and x.ndim > 0 and axis in (-1, x.ndim - 1)
+
+
+def _bands(*arrays: Any) -> Any:
+    """Matrices in bands of rows that stay in the cache."""
+    columns = arrays[0].shape[-1]
     flat, step = [a.reshape(-1, columns) for a in arrays], max(1, BLOCK // columns)
     return [tuple([a[i : i + step] for a in flat]) for i in range(0, flat[0].shape[0], step)]
 
 
+def _exp(run, x, shifted, e):
+    """shifted = x - max, e = e^shifted; gives the sums of the rows (rows, 1)."""
+    m, total = run.empty((x.shape[0], 1), x.dtype), run.empty((x.shape[0], 1), x.dtype)
+    row_max(run, x, m)
+    run(np.subtract, x, m, shifted)
+    run(np.exp, shifted, e)
+    _row_sums(run, e, total)
+    return total
+
+
+def _row_sums(run, x, total):
+    dot = dot_for(2 * x.size, UNTHREADED_VECTOR)
+    run(dot, x, ones(x.shape[1], x.dtype), total[:, 0])
+
+
 @overrides.forward(softmax)
 @calls(inplace=("x",))
-def _softmax(new, empty, x, *, axis=-1):
-    if _rows(axis, x) is None:
+def _softmax(run, x, *, axis=-1):
+    if not _fits(axis, x):
         return None
-    y, runs = new(x.shape, dtype=x.dtype), []
-    for a, b in _rows(axis, x, y):
-        runs += _shifted_exp(empty, a, b, b)
-        runs.append((np.divide, (b, runs[-1][1][2][:, None], b), {}))
-    return y, runs
-
-
-def _shifted_exp(empty, x, shifted, e):
-    """shifted = x - max, e = e^shifted, and the sum of each row, which is the last call's result"""
-    m, total = empty((x.shape[0], 1), dtype=x.dtype), empty((x.shape[0],), dtype=x.dtype)
-    return [
-        *row_max(x, m, empty),
-        (np.subtract, (x, m, shifted), {}),
-        (np.exp, (shifted, e), {}),
-        product(e, ones(x.shape[1], x.dtype), total),
-    ]
+    y = run.new(x.shape, x.dtype)
+    for a, b in _bands(x, y):
+        run(np.divide, b, _exp(run, a, b, b), b)
+    return y
 
 
 @overrides.derivative(softmax, "x")
 @calls(inplace=("dy",))
-def _softmax_slope(new, empty, dy, y, axis):
+def _softmax_slope(run, dy, y, axis):
     """dx = (dy - sum of dy y) y"""
-    if _rows(axis, dy, y) is None:
+    if not _fits(axis, y, dy):
         return None
-    dx, runs = new(y.shape, dtype=y.dtype), []
-    for d, v, out in _rows(axis, dy, y, dx):
-        total = empty((v.shape[0],), dtype=v.dtype)
-        runs += [
-            (np.vecdot, (d, v), {"out": total}),
-            (np.subtract, (d, total[:, None], out), {}),
-            (np.multiply, (out, v, out), {}),
-        ]
-    return dx, runs
+    dx = run.new(y.shape, y.dtype)
+    for d, v, out in _bands(dy, y, dx):
+        total = run.empty((v.shape[0], 1), v.dtype)
+        run(np.vecdot, d, v, out=total[:, 0])
+        run(np.subtract, d, total, out)
+        run(np.multiply, out, v, out)
+    return dx
 
 
 @overrides.forward(log_softmax)
 @calls(inplace=("x",))
-def _log_softmax(new, empty, x, *, axis=-1):
-    bands = _rows(axis, x)
-    if bands is None:
+def _log_softmax(run, x, *, axis=-1):
+    if not _fits(axis, x):
         return None
-    y, runs = new(x.shape, dtype=x.dtype), []
-    e = empty(bands[0][0].shape, dtype=x.dtype)
-    for a, b in _rows(axis, x, y):
-        runs += _shifted_exp(empty, a, b, e[: a.shape[0]])
-        total = runs[-1][1][2]
-        runs += [(np.log, (total, total), {}), (np.subtract, (b, total[:, None], b), {})]
-    return y, runs
+    y, bands = run.new(x.shape, x.dtype), _bands(x)
+    e = run.empty(bands[0][0].shape, x.dtype)
+    for a, b in _bands(x, y):
+        total = _exp(run, a, b, e[: a.shape[0]])
+        run(np.log, total, total)
+        run(np.subtract, b, total, b)
+    return y
 
 
 @overrides.derivative(log_softmax, "x")
 @calls(inplace=("dy",))
-def _log_softmax_slope(new, empty, dy, y, axis):
+def _log_softmax_slope(run, dy, y, axis):
     """dx = dy - e^y sum of dy"""
-    bands = _rows(axis, dy, y)
-    if bands is None:
+    if not _fits(axis, y, dy):
         return None
-    dx, runs = new(y.shape, dtype=y.dtype), []
-    e = empty(bands[0][0].shape, dtype=y.dtype)
-    for d, v, out in _rows(axis, dy, y, dx):
-        p, total = e[: v.shape[0]], empty((v.shape[0],), dtype=v.dtype)
-        runs += [
-            product(d, ones(v.shape[1], v.dtype), total),
-            (np.exp, (v, p), {}),
-            (np.multiply, (p, total[:, None], p), {}),
-            (np.subtract, (d, p, out), {}),
-        ]
-    return dx, runs
+    dx, bands = run.new(y.shape, y.dtype), _bands(y)
+    e = run.empty(bands[0][0].shape, y.dtype)
+    for d, v, out in _bands(dy, y, dx):
+        p, total = e[: v.shape[0]], run.empty((v.shape[0], 1), v.dtype)
+        _row_sums(run, d, total)
+        run(np.exp, v, p)
+        run(np.multiply, p, total, p)
+        run(np.subtract, d, p, out)
+    return dx

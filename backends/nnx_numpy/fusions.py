@@ -13,7 +13,7 @@ import numpy as np
 from nnx.ops import softmax_cross_entropy
 
 from .cross_entropy import cross_entropy
-from .table import ones, overrides, plain, product
+from .table import UNTHREADED_VECTOR, dot_for, ones, overrides, plain
 
 
 @overrides.fusion(
@@ -21,31 +21,29 @@ from .table import ones, overrides, plain, product
     ((softmax_cross_entropy, "x"), "1 d _ _ _ _ -> dx"),
 )
 def cross_entropy_with_gradient(
-    empty, x, t, y, dx, *, label_smoothing=0.0, ignore_index=-100, reduction="mean"
+    run, x, t, y, dx, *, label_smoothing=0.0, ignore_index=-100, reduction="mean"
 ):
     """The gradient for a cotangent of 1 is what the forward keeps for it."""
-    results = iter((y, dx))
-    made = cross_entropy.f(
-        lambda shape, dtype: next(results), empty, x, t, label_smoothing=label_smoothing,
-        ignore_index=ignore_index, reduction=reduction,
-    )  # fmt: skip
-    return None if made is None else made[1]
+    return cross_entropy.into((y, dx), run, x, t, ignore_index=ignore_index, reduction=reduction)
 
 
 @overrides.fusion((operator.mul, "a b -> c"), (np.sum, "c -> y"), exact=False)
-def product_of_rows(empty, a, b, y, *, axis=None, keepdims=False):
+def product_of_rows(run, a, b, y, *, axis=None, keepdims=False):
     """Sums over the columns of a product, without the product."""
     if a.ndim != 2 or axis not in (1, -1) or not plain(a, b):
-        return None
-    return [(np.vecdot, (a, b), {"out": y.reshape(-1)})]
+        return False
+    run(np.vecdot, a, b, out=y.reshape(-1))
+    return True
 
 
 @overrides.fusion((np.sum, "x -> y"), exact=False)
-def sum_as_product(empty, x, y, *, axis=None, keepdims=False):
+def sum_as_product(run, x, y, *, axis=None, keepdims=False):
     """Sums over the rows or columns of a matrix as its product with ones."""
     if x.ndim != 2 or axis not in (0, 1, -1) or not plain(x):
-        return None
-    flat = y.reshape(-1)
+        return False
+    dot, out = dot_for(2 * x.size, UNTHREADED_VECTOR), y.reshape(-1)
     if axis == 0:
-        return [product(ones(x.shape[0], x.dtype), x, flat)]
-    return [product(x, ones(x.shape[1], x.dtype), flat)]
+        run(dot, ones(x.shape[0], x.dtype), x, out)
+    else:
+        run(dot, x, ones(x.shape[1], x.dtype), out)
+    return True

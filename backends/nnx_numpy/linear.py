@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,55 +9,66 @@ import numpy as np
 from nnx.ops import affine
 from nnx.override import calls
 
-from .table import FLOATS, overrides, ones, product
+from .table import FLOATS, UNTHREADED_VECTOR, dot_for, ones, overrides
 
 
 def _rows(x: Any) -> Any:
-    """Leading axes as one; None if that is no view."""
+    """Leading axes as one; None if that is no view, or x no matrix that the BLAS takes."""
+    if type(x) is not np.ndarray or x.dtype not in FLOATS:
+        return None
     if x.ndim == 2:
         return x
     return x.reshape(-1, x.shape[-1]) if x.flags.c_contiguous and x.size else None
 
 
-def _fits(*arrays: Any) -> bool:
-    return all(type(a) is np.ndarray and a.dtype in FLOATS and _rows(a) is not None for a in arrays)
+def _result(run: Any, lead: Any, like: Any, columns: int) -> Any:
+    """A new array (*lead, columns), and the same as a matrix."""
+    y = run.new((*lead, columns), like.dtype)
+    return y, y if y.ndim == 2 else y.reshape(-1, columns)
 
 
 @overrides.forward(affine)
 @calls
-def _affine(new, empty, x, W, b=None):
-    if not _fits(x, W):
+def _affine(run, x, W, b=None):
+    rows = _rows(x)
+    if rows is None or type(W) is not np.ndarray:
         return None
-    y = new((*x.shape[:-1], W.shape[1]), dtype=x.dtype)
-    out = _rows(y)
-    runs = [product(_rows(x), W, out)]
+    n, k = rows.shape
+    y, out = _result(run, x.shape[:-1], x, W.shape[1])
+    run(dot_for(2 * n * k * W.shape[1]), rows, W, out)
     if b is not None:
-        runs.append((np.add, (out, b, out), {}))
-    return y, runs
+        run(np.add, out, b, out)
+    return y
 
 
 @overrides.derivative(affine, "x")
 @calls
-def _affine_x(new, empty, dy, W):
-    if not _fits(dy):
+def _affine_x(run, dy, W):
+    rows = _rows(dy)
+    if rows is None:
         return None
-    dx = new((*dy.shape[:-1], W.shape[0]), dtype=dy.dtype)
-    return dx, [product(_rows(dy), W.T, _rows(dx))]
+    dx, out = _result(run, dy.shape[:-1], dy, W.shape[0])
+    run(dot_for(2 * rows.shape[0] * W.size), rows, W.T, out)
+    return dx
 
 
 @overrides.derivative(affine, "W")
 @calls
-def _affine_W(new, empty, dy, x):
-    if not _fits(dy, x):
+def _affine_W(run, dy, x):
+    left, right = _rows(x), _rows(dy)
+    if left is None or right is None:
         return None
-    dW = new((x.shape[-1], dy.shape[-1]), dtype=dy.dtype)
-    return dW, [product(_rows(x).T, _rows(dy), dW)]
+    dW = run.new((left.shape[1], right.shape[1]), dy.dtype)
+    run(dot_for(2 * left.shape[0] * dW.size), left.T, right, dW)
+    return dW
 
 
 @overrides.derivative(affine, "b")
 @calls
-def _affine_b(new, empty, dy):
-    if not _fits(dy):
+def _affine_b(run, dy):
+    rows = _rows(dy)
+    if rows is None:
         return None
-    db = new(dy.shape[-1:], dtype=dy.dtype)
-    return db, [product(ones(math.prod(dy.shape[:-1]), dy.dtype), _rows(dy), db)]
+    db = run.new(dy.shape[-1:], dy.dtype)
+    run(dot_for(2 * dy.size, UNTHREADED_VECTOR), ones(rows.shape[0], dy.dtype), rows, db)
+    return db

@@ -6,123 +6,126 @@ the system. Here a piece of that size goes through all operations while it is in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from nnx.optim import kernels
-from nnx.override import Run, calls
+from nnx.override import calls
 from nnx.update import Update
 
-from .table import Array, Empty, overrides, pieces, plain, product, scratch
+from .table import Array, Run, UNTHREADED_VECTOR, dot_for, overrides, pieces, plain, scratch
 
-Body = Callable[..., Iterator[Run]]  # of (p, d, *state, scratch): what one piece goes through
+Body = Callable[..., None]  # of (p, d, *state, scratch): what one piece goes through
 
 
-def _runs(
-    empty: Empty, body: Body, arrays: tuple[Array, ...], weight_decay: float = 0.0,
-    factor: Any = None,
-) -> list[Run]:  # fmt: skip
+def _each(
+    run: Run, body: Body, arrays: tuple[Array, ...], weight_decay: float, factor: Any
+) -> bool:
     """The body's calls for each piece of (p, g, *state).
 
     factor   what the gradient is scaled by first, in place: clipping
     """
-    spare, decayed, runs = scratch(empty, arrays[0]), None, list[Run]()
+    spare, decayed = scratch(run, arrays[0]), None
     if weight_decay:
-        decayed = scratch(empty, arrays[0])
+        decayed = scratch(run, arrays[0])
     for p, g, *state in pieces(*arrays):
         d = g
         if factor is not None:
-            runs.append((np.multiply, (g, factor, g), {}))
+            run(np.multiply, g, factor, g)
         if decayed is not None:
             d = decayed(p)
-            runs += [(np.multiply, (p, weight_decay, d), {}), (np.add, (g, d, d), {})]
-        runs += body(p, d, *state, spare(p))
-    return runs
+            run(np.multiply, p, weight_decay, d)
+            run(np.add, g, d, d)
+        body(p, d, *state, spare(p))
+    return True
 
 
 def sgd(
-    empty: Empty, p: Array, g: Array, lr: Any, *, weight_decay: float, factor: Any = None
-) -> list[Run]:
-    def body(p: Array, d: Array, t: Array) -> Iterator[Run]:
-        yield np.multiply, (d, lr, t), {}
-        yield np.subtract, (p, t, p), {}
+    run: Run, p: Array, g: Array, lr: Any, *, weight_decay: float, factor: Any = None
+) -> bool:  # fmt: skip
+    def body(p: Array, d: Array, t: Array) -> None:
+        run(np.multiply, d, lr, t)
+        run(np.subtract, p, t, p)
 
-    return _runs(empty, body, (p, g), weight_decay, factor)
+    return _each(run, body, (p, g), weight_decay, factor)
 
 
 def momentum(
-    empty: Empty, p: Array, g: Array, m: Array, lr: Any, keep: Any,
+    run: Run, p: Array, g: Array, m: Array, lr: Any, keep: Any,
     *, momentum: float, nesterov: bool, weight_decay: float, factor: Any = None,
-) -> list[Run]:  # fmt: skip
-    def body(p: Array, d: Array, m: Array, t: Array) -> Iterator[Run]:
-        yield np.multiply, (m, momentum, m), {}
-        yield np.multiply, (d, keep, t), {}
-        yield np.add, (m, t, m), {}
+) -> bool:  # fmt: skip
+    def body(p: Array, d: Array, m: Array, t: Array) -> None:
+        run(np.multiply, m, momentum, m)
+        run(np.multiply, d, keep, t)
+        run(np.add, m, t, m)
         if nesterov:
-            yield np.multiply, (m, momentum, t), {}
-            yield np.add, (t, d, t), {}
-            yield np.multiply, (t, lr, t), {}
+            run(np.multiply, m, momentum, t)
+            run(np.add, t, d, t)
+            run(np.multiply, t, lr, t)
         else:
-            yield np.multiply, (m, lr, t), {}
-        yield np.subtract, (p, t, p), {}
+            run(np.multiply, m, lr, t)
+        run(np.subtract, p, t, p)
 
-    return _runs(empty, body, (p, g, m), weight_decay, factor)
+    return _each(run, body, (p, g, m), weight_decay, factor)
 
 
 def adam(
-    empty: Empty, p: Array, g: Array, m: Array, v: Array, rate: Any, eps: Any,
+    run: Run, p: Array, g: Array, m: Array, v: Array, rate: Any, eps: Any,
     *, beta1: float, beta2: float, weight_decay: float, factor: Any = None,
-) -> list[Run]:  # fmt: skip
-    def body(p: Array, d: Array, m: Array, v: Array, t: Array) -> Iterator[Run]:
-        yield from _moments(d, m, v, t, beta1, beta2)
-        yield from _change(p, m, v, t, rate, eps)
+) -> bool:  # fmt: skip
+    def body(p: Array, d: Array, m: Array, v: Array, t: Array) -> None:
+        _moments(run, d, m, v, t, beta1, beta2)
+        _change(run, p, m, v, t, rate, eps)
 
-    return _runs(empty, body, (p, g, m, v), weight_decay, factor)
+    return _each(run, body, (p, g, m, v), weight_decay, factor)
 
 
 def adamw(
-    empty: Empty, p: Array, g: Array, m: Array, v: Array, rate: Any, eps: Any, shrink: Any,
+    run: Run, p: Array, g: Array, m: Array, v: Array, rate: Any, eps: Any, shrink: Any,
     *, beta1: float, beta2: float, factor: Any = None,
-) -> list[Run]:  # fmt: skip
-    def body(p: Array, d: Array, m: Array, v: Array, t: Array) -> Iterator[Run]:
-        yield from _moments(d, m, v, t, beta1, beta2)
-        yield np.multiply, (p, shrink, p), {}
-        yield from _change(p, m, v, t, rate, eps)
+) -> bool:  # fmt: skip
+    def body(p: Array, d: Array, m: Array, v: Array, t: Array) -> None:
+        _moments(run, d, m, v, t, beta1, beta2)
+        run(np.multiply, p, shrink, p)
+        _change(run, p, m, v, t, rate, eps)
 
-    return _runs(empty, body, (p, g, m, v), 0.0, factor)
-
-
-def _moments(d: Array, m: Array, v: Array, t: Array, beta1: float, beta2: float) -> Iterator[Run]:
-    yield np.multiply, (d, 1 - beta1, t), {}
-    yield np.multiply, (m, beta1, m), {}
-    yield np.add, (m, t, m), {}
-    yield np.multiply, (d, d, t), {}
-    yield np.multiply, (t, 1 - beta2, t), {}
-    yield np.multiply, (v, beta2, v), {}
-    yield np.add, (v, t, v), {}
+    return _each(run, body, (p, g, m, v), 0.0, factor)
 
 
-def _change(p: Array, m: Array, v: Array, t: Array, rate: Any, eps: Any) -> Iterator[Run]:
-    yield np.sqrt, (v, t), {}
-    yield np.add, (t, eps, t), {}
-    yield np.divide, (m, t, t), {}
-    yield np.multiply, (t, rate, t), {}
-    yield np.subtract, (p, t, p), {}
+def _moments(
+    run: Run, d: Array, m: Array, v: Array, t: Array, beta1: float, beta2: float
+) -> None:  # fmt: skip
+    run(np.multiply, d, 1 - beta1, t)
+    run(np.multiply, m, beta1, m)
+    run(np.add, m, t, m)
+    run(np.multiply, d, d, t)
+    run(np.multiply, t, 1 - beta2, t)
+    run(np.multiply, v, beta2, v)
+    run(np.add, v, t, v)
 
 
-def _register(update: Update, runs: Callable[..., list[Run]]) -> None:
-    def kernel(new: Empty, empty: Empty, *args: Any, **attrs: Any) -> Any:
-        return None, runs(empty, *args, **attrs)
+def _change(run: Run, p: Array, m: Array, v: Array, t: Array, rate: Any, eps: Any) -> None:
+    run(np.sqrt, v, t)
+    run(np.add, t, eps, t)
+    run(np.divide, m, t, t)
+    run(np.multiply, t, rate, t)
+    run(np.subtract, p, t, p)
+
+
+def _register(update: Update, body: Callable[..., bool]) -> None:
+    """The body as the update's kernel, and after clipping."""
+
+    def kernel(run: Run, *args: Any, **attrs: Any) -> bool:
+        return body(run, *args, **attrs)
+
+    def clip_and_update(run: Run, *, factor: Array, **named: Any) -> bool:
+        """The gradient is scaled piece by piece, while it is in the cache for the update."""
+        return body(run, factor=factor, **named)
 
     kernel.__name__ = update.name
     overrides.replace(update, calls(kernel))
-
-    def clip_and_update(empty: Empty, *, factor: Array, **named: Any) -> list[Run]:
-        """The gradient is scaled piece by piece, while it is in the cache for the update."""
-        return runs(empty, factor=factor, **named)
-
     clip_and_update.__name__ = f"clip_and_{update.name}"
     arrays = " ".join(update.signature.arrays)
     overrides.fusion((kernels.scale, "g factor ->"), (update, f"{arrays} ->"))(clip_and_update)
@@ -136,18 +139,23 @@ _register(kernels.adamw, adamw)
 
 @overrides.forward(kernels.norm)
 @calls
-def _norm(new: Empty, empty: Empty, *grads: Array) -> Any:
+def _norm(run: Run, *grads: Array) -> Any:
     """By products: no array of squares."""
     if not all(plain(g) and g.dtype == grads[0].dtype for g in grads):
         return None
-    y = new((), dtype=grads[0].dtype)
-    parts = empty((len(grads),), dtype=y.dtype)
-    flat = [g.reshape(-1) for g in grads]
-    runs = [product(g, g, parts[i, ...]) for i, g in enumerate(flat)]
-    return y, [*runs, (np.add.reduce, (parts,), {"out": y}), (np.sqrt, (y, y), {})]
+    y = run.new((), grads[0].dtype)
+    parts = run.empty((len(grads),), y.dtype)
+    for i, g in enumerate(grads):
+        flat = g.reshape(-1)
+        run(dot_for(2 * g.size, UNTHREADED_VECTOR), flat, flat, parts[i, ...])
+    run(np.add.reduce, parts, out=y)
+    run(np.sqrt, y, y)
+    return y
 
 
 @overrides.update(kernels.scale)
 @calls
-def _scale(new: Empty, empty: Empty, g: Array, factor: Any) -> Any:
-    return None, [(np.multiply, (a, factor, a), {}) for (a,) in pieces(g)]
+def _scale(run: Run, g: Array, factor: Any) -> bool:
+    for (a,) in pieces(g):
+        run(np.multiply, a, factor, a)
+    return True

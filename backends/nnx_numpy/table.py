@@ -8,30 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from nnx.override import Overrides, Run
+from nnx.override import Overrides
 from nnx.threads import SMALL, alone, counted, together
 
 Array = np.ndarray[Any, Any]
-Empty = Callable[..., Array]
+Run = Any  # what kernels call through: see nnx.override.Calls
 
 overrides = Overrides()
 
 BLOCK = 1 << 16  # entries: three such arrays fit the cache of a core, and a call costs little beside
-FLOATS = (np.float32, np.float64)
+FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
 
 
-def plain(*arrays: Array) -> bool:
+def plain(x: Any, y: Any = None) -> bool:
     """Whether they are C-contiguous, of one shape and of one dtype, float32 or float64."""
-    first = arrays[0]
-    if first.dtype not in FLOATS:
+    if type(x) is not np.ndarray or x.dtype not in FLOATS or not x.flags.c_contiguous:
         return False
-    return all(
-        type(a) is np.ndarray
-        and a.flags.c_contiguous
-        and a.shape == first.shape
-        and a.dtype == first.dtype
-        for a in arrays
-    )
+    if y is None:
+        return True
+    like = type(y) is np.ndarray and y.dtype == x.dtype and y.shape == x.shape
+    return like and y.flags.c_contiguous
 
 
 def pieces(*arrays: Array) -> Iterator[tuple[Array, ...]]:
@@ -48,38 +44,40 @@ def pieces(*arrays: Array) -> Iterator[tuple[Array, ...]]:
         yield tuple([a[i : i + BLOCK] for a in flat])
 
 
-def scratch(empty: Empty, like: Array, dtype: Any = None) -> Callable[[Array], Array]:
+def scratch(run: Run, like: Array, dtype: Any = None) -> Callable[[Array], Array]:
     """Scratch for the pieces of an array: `f(piece)` is of the piece's shape."""
     dtype = like.dtype if dtype is None else dtype
     if like.size <= BLOCK or not like.flags.c_contiguous:
-        whole = empty(like.shape, dtype=dtype)
+        whole = run.empty(like.shape, dtype)
         return lambda piece: whole
-    block = empty((BLOCK,), dtype=dtype)
+    block = run.empty((BLOCK,), dtype)
     return lambda piece: block[: piece.size]
 
 
 @functools.cache
-def _filled(value: float, size: int, dtype: Any) -> Array:
-    made = np.full(size, value, dtype)
+def _filled(value: float, dtype: Any) -> Array:
+    made = np.full(BLOCK, value, dtype)
     made.flags.writeable = False
     return made
 
 
+@functools.lru_cache(256)
+def _zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+    return _filled(0.0, dtype)[: np.prod(shape, dtype=int)].reshape(shape)
+
+
 def zeros(like: Array) -> Array:
     """NumPy's maximum of two arrays is three times as fast as that of an array and a number."""
-    if like.size > BLOCK:
-        return _filled(0.0, 1, like.dtype)
-    return _filled(0.0, BLOCK, like.dtype)[: like.size].reshape(like.shape)
+    return _zeros(like.shape if like.size <= BLOCK else (), like.dtype)
 
 
+@functools.lru_cache(256)
 def ones(n: int, dtype: Any) -> Array:
     """For sums as products with ones: two to four times as fast as NumPy's sums over an axis."""
-    if n > BLOCK:
-        return np.ones(n, dtype)
-    return _filled(1.0, BLOCK, dtype)[:n]
+    return np.ones(n, dtype) if n > BLOCK else _filled(1.0, dtype)[:n]
 
 
-def row_max(x: Array, m: Array, empty: Empty) -> list[Run]:
+def row_max(run: Run, x: Array, m: Array) -> None:
     """m (rows, 1) = the maximum of each row of x (rows, columns).
 
     NumPy takes 50 ns a row, whatever its length. Of short rows it is faster over columns, in a
@@ -87,28 +85,20 @@ def row_max(x: Array, m: Array, empty: Empty) -> list[Run]:
     """
     n, columns = x.shape
     if n < 16 or columns > 32:
-        return [(np.maximum.reduce, (x,), {"axis": 1, "keepdims": True, "out": m})]
-    turned = empty((columns, n), dtype=x.dtype)
-    return [
-        (np.copyto, (turned, x.T), {}),
-        (np.maximum.reduce, (turned,), {"axis": 0, "out": m[:, 0]}),
-    ]
+        run(np.maximum.reduce, x, axis=1, keepdims=True, out=m)
+    else:
+        turned = run.empty((columns, n), x.dtype)
+        run(np.copyto, turned, x.T)
+        run(np.maximum.reduce, turned, axis=0, out=m[:, 0])
 
 
 UNTHREADED = 500_000  # floating-point operations below which OpenBLAS uses one thread anyway
+UNTHREADED_VECTOR = 18_432  # the same for products with a vector
 
 
-def product(a: Array, b: Array, out: Array) -> Run:
-    """out = a b, of matrices or vectors, on as many threads as the sizes ask for."""
-    return dot_for(2 * a.size * (b.shape[1] if b.ndim > 1 else 1), a.ndim + b.ndim), (a, b, out), {}
-
-
-def dot_for(flops: int, axes: int) -> Callable[[Array, Array, Array], Any]:
-    """NumPy's dot, or one that sets the threads of the BLAS.
-
-    A product with a vector is threaded by OpenBLAS from 9,216 entries on.
-    """
-    if flops < (UNTHREADED if axes == 4 else 18_432):
+def dot_for(flops: int, least: int = UNTHREADED) -> Callable[[Array, Array, Array], Any]:
+    """NumPy's dot(a, b, out), on as many threads as the size asks for."""
+    if flops < least:
         return np.dot
     return dot_alone if flops < SMALL else dot_together
 

@@ -7,7 +7,7 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from ..backend import Array, Backend, load_backend
-from ..override import Empty, Fusion, Overrides, Run
+from ..override import Empty, Fusion, Later, Overrides, Run
 from .log import Call
 from .schedule import Schedule
 
@@ -22,9 +22,10 @@ class Fused:
     def runs(self, empty: Empty, args: Any, results: Any) -> list[Run]:
         named = {**dict(zip(self.given, args, strict=True)), **self.attrs}
         named.update(zip(self.made, results, strict=True))
-        found = self.fusion.build(empty, **named)
-        assert found is not None  # it was asked when it was found
-        return found
+        later = Later((), empty)
+        taken = self.fusion.build(later, **named)
+        assert taken  # it was asked when it was found
+        return later.runs
 
     def lends(self, args: Any) -> list[Array]:
         pairs = zip(self.given, args, strict=True)
@@ -126,7 +127,7 @@ def _replace(schedule: Schedule, fusion: Fusion, match: Match) -> bool:
         return False
     fused = Fused(fusion, given, kept, attrs)
     named = {n: match.bound.get(n) for n in (*given, *kept)}
-    if fusion.build(schedule.memory.new, **named, **attrs) is None:
+    if not fusion.build(Later((), schedule.memory.new), **named, **attrs):
         return False
     place = _place(schedule, match)
     if place is None:
