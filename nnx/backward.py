@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -37,9 +36,10 @@ def gradients(
         if dy is None or not inward:
             continue
         for edge, g in _node_vjp(node, dy, create_graph):
-            key, bucket = edge.key, cotangents
-            if isinstance(edge.source, Tensor):
-                leaves[key], bucket = edge.source, found
+            source, index, _, _ = edge
+            key, bucket = (id(source), index), cotangents
+            if type(source) is not Node:
+                leaves[key], bucket = source, found
             bucket[key] = _sum(bucket[key], g) if key in bucket else g
         if not (retain_graph or create_graph):
             node.kept = None
@@ -55,6 +55,8 @@ def _gather(
     targets: dict[tuple[int, int], Tensor], create_graph: bool,
 ) -> Any:  # fmt: skip
     """The node's gradient, hooks applied; a tuple with zeros for outputs that nobody used."""
+    if node.outputs is None and not node.hooks and not targets:  # mostly
+        return cotangents.pop((id(node), 0), None)
     count = 1 if node.outputs is None else len(node.outputs)
     dys = [cotangents.pop((id(node), i), None) for i in range(count)]
     if node.hooks:
@@ -87,13 +89,15 @@ def _order(root: Tensor, targets: dict[tuple[int, int], Tensor] | None) -> list[
         node = stack.pop()
         if id(node) not in seen:
             seen[id(node)] = node
-            stack += [e.source for e in node.edges if e and isinstance(e.source, Node)]
+            for edge in node.edges:
+                if edge is not None and type(edge[0]) is Node:
+                    stack.append(edge[0])
     order = sorted(seen.values(), key=_recorded_at)
     if targets is None:
         return [(node, True) for node in reversed(order)]
     leading, visits = {k[0] for k in targets}, []
     for node in order:
-        inward = any(e is not None and id(e.source) in leading for e in node.edges)
+        inward = any(e is not None and id(e[0]) in leading for e in node.edges)
         if inward or id(node) in leading:
             leading.add(id(node))
             visits.append((node, inward))
@@ -162,7 +166,7 @@ def _sum(a: Any, b: Any) -> Any:
     return backend.result(backend.call(accumulate.kernel, (a, b), {}))
 
 
-def _node_vjp(node: Node, dy: Any, create_graph: bool) -> Iterator[tuple[Edge, Any]]:
+def _node_vjp(node: Node, dy: Any, create_graph: bool) -> list[tuple[Edge, Any]]:
     """The node's edges with their gradients."""
     if node.kept is None:
         raise StateError(
@@ -172,9 +176,9 @@ def _node_vjp(node: Node, dy: Any, create_graph: bool) -> Iterator[tuple[Edge, A
     edges, backend = node.edges, node.backend
     for name, i in node.plan.kept:
         for edge in (edges[i],) if i >= 0 else edges:
-            if edge is not None and edge.source._version != edge.version:
+            if edge is not None and edge[0]._version != edge[3]:
                 raise _changed(node, edge, name)
-    shapes = [None if e is None else e.shape for e in edges]
+    shapes = [None if e is None else e[2] for e in edges]
     if len(shapes) < len(node.op.signature.arrays):
         shapes += [None] * (len(node.op.signature.arrays) - len(shapes))
     if create_graph:
@@ -182,13 +186,16 @@ def _node_vjp(node: Node, dy: Any, create_graph: bool) -> Iterator[tuple[Edge, A
         derivatives = needed(node.op, node.op.derivatives, wanted)
         call, read = higher.recorded_call(backend), higher.Reader(node).read
         found = vjp(node.op, derivatives, call, dy, read, shapes)
+        result = _itself
     else:
         read_value = node.kept.__getitem__
         found = vjp(node.op, node.plan.derivatives, backend.call, dy, read_value, shapes)
-    for i, g in found:
-        edge = edges[i]
-        if edge is not None:
-            yield edge, g if create_graph else backend.result(g)
+        result = backend.result
+    return [(edge, result(g)) for i, g in found if (edge := edges[i]) is not None]
+
+
+def _itself(g: Any) -> Any:
+    return g
 
 
 def _zeros(backend: Backend, shape: Any, dtype: Any, create_graph: bool) -> Any:
@@ -198,7 +205,7 @@ def _zeros(backend: Backend, shape: Any, dtype: Any, create_graph: bool) -> Any:
 
 def _changed(node: Node, edge: Edge, name: str) -> StateError:
     return StateError(
-        f"backward through {node.op.name}: its argument {name!r} (shape {edge.shape}) was "
+        f"backward through {node.op.name}: its argument {name!r} (shape {edge[2]}) was "
         f"changed after the forward pass that used it, by an optimizer step or an assignment "
         f"to .data; call backward() before the change"
     )

@@ -64,9 +64,8 @@ class Reader:
 def _revive(data: Any, edge: Edge | None) -> Any:
     if edge is None:
         return tensors.tensor(data) if hasattr(data, "shape") else data
-    if isinstance(edge.source, tensors.Tensor):
-        return edge.source
-    return tensors.tensor(data, True, edge.source, edge.key[1])
+    source, index, _, _ = edge
+    return source if isinstance(source, tensors.Tensor) else tensors.tensor(data, True, source, index)
 
 
 def is_constant(extra: Any) -> bool:

@@ -148,9 +148,8 @@ class Op(Generic[P]):
         if attrs or len(args) != len(self.signature.arrays):
             bound = self.bind(args, attrs)
         for a in bound[0]:
-            takes_over = getattr(a, "__nnx_op__", None)
-            if takes_over is not None:
-                return takes_over(self, *bound)
+            if type(a) not in _PASSIVE and _takes_over(a):
+                return a.__nnx_op__(self, *bound)  # type: ignore[attr-defined]
         return self.compute(*bound)[2]
 
     def bind(
@@ -279,6 +278,16 @@ class Op(Generic[P]):
 
     def __repr__(self) -> str:
         return f"<op {self.key}>"
+
+
+_PASSIVE: set[type] = set()  # types that were found to leave an op to itself
+
+
+def _takes_over(a: object) -> bool:
+    if hasattr(a, "__nnx_op__"):
+        return True
+    _PASSIVE.add(type(a))
+    return False
 
 
 def op(forward: Callable[Concatenate[Any, P], Any]) -> Op[P]:

@@ -178,6 +178,7 @@ class Overrides(Mapping[Any, Any]):
     derivative(op, "x")     one derivative kernel; it reads what the portable one may read
     fused(op)               forward and derivatives together, with extras of their own
     update(update)          an update kernel that writes in place
+    test(f)                 a quick look before a test of values
     fusion((op, "x -> y"), ...)    calls that replace several kernels in a replay
 
     Each may be written as `calls`. `parent` is the table of the backend's parent, whose kernels
@@ -187,6 +188,7 @@ class Overrides(Mapping[Any, Any]):
     def __init__(self, parent: Overrides | None = None) -> None:
         self.table: dict[Any, Any] = {}
         self.fusions: list[Fusion] = []
+        self.tests: dict[Callable[..., None], Callable[..., bool]] = {}
         self.parent = parent
 
     def __getitem__(self, target: Any) -> Any:
@@ -250,6 +252,15 @@ class Overrides(Mapping[Any, Any]):
         def define(build: Any) -> Fusion:
             self.fusions.append(Fusion(steps, build, exact, inplace))
             return self.fusions[-1]
+
+        return define
+
+    def test(self, f: Callable[..., None]) -> Callable[[Any], Any]:
+        """Register a quick look before an op's test of values (`Op.check`): True skips the test."""
+
+        def define(quick: Any) -> Any:
+            self.tests[f] = quick
+            return quick
 
         return define
 

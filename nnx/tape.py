@@ -31,16 +31,9 @@ def is_recording() -> bool:
     return _recording.get()
 
 
-class Edge:
-    """Where an argument came from: a node's output or a leaf, its shape, its version."""
-
-    __slots__ = ("key", "shape", "source", "version")
-
-    def __init__(self, t: Tensor) -> None:
-        source = t if t._node is None else t._node
-        self.source: Node | Tensor = source
-        self.key = (id(source), t._index)
-        self.shape, self.version = getattr(t._data, "shape", ()), t._version
+# Where an argument came from: a node's output or a leaf, which output, its shape and version. A
+# plain tuple, because one is made for each argument of each call.
+Edge = tuple["Node | Tensor", int, tuple[int, ...], int]
 
 
 class Plan(NamedTuple):
@@ -83,29 +76,33 @@ class Node:
 def record(op: Op[...], args: tuple[Any, ...], attrs: Mapping[str, Any]) -> Any:
     """Compute, and note the call if a gradient can be asked for later."""
     recording = _recording.get()
-    bare, wanted = [], []
+    bare, wanted, edges = [], [], list[Edge | None]()
     for a in args:
         if isinstance(a, Tensor):
-            bare.append(a._data)
-            wanted.append(recording and a.requires_grad)
+            data = a._data
+            bare.append(data)
+            if recording and a.requires_grad:
+                wanted.append(True)
+                edges.append((a._node or a, a._index, getattr(data, "shape", ()), a._version))
+                continue
         else:
             bare.append(a)
-            wanted.append(False)
+        wanted.append(False)
+        edges.append(None)
     backend, kernels, y, extras = op.compute(tuple(bare), attrs)
     if backend.recording:
         backend.used(args)  # type: ignore[attr-defined]
     if True in wanted:
-        plan: Plan | None = kernels.plans.get(tuple(wanted))
-        if plan is None:
-            plan = _plan(op, kernels, tuple(wanted), extras)
+        key = tuple(wanted)
+        plan: Plan | None = kernels.plans.get(key) or _plan(op, kernels, key, extras)
         if plan.derivatives:
-            return _noted(op, backend, plan, args, bare, attrs, y, extras)
+            return _noted(op, backend, plan, edges, bare, attrs, y, extras)
     return tuple(map(tensor, y)) if type(y) is tuple else tensor(y)
 
 
 def _noted(
-    op: Op[...], backend: Backend, plan: Plan, args: Any, bare: Any, attrs: Mapping[str, Any],
-    y: Any, extras: dict[str, Any],
+    op: Op[...], backend: Backend, plan: Plan, edges: list[Edge | None], bare: Any,
+    attrs: Mapping[str, Any], y: Any, extras: dict[str, Any],
 ) -> Any:  # fmt: skip
     kept = {}
     for name, i in plan.kept:
@@ -116,7 +113,6 @@ def _noted(
         kept[name] = attrs[name] if name in attrs else op.signature.defaults[name]
     if plan.y:
         kept["y"] = y
-    edges = [Edge(a) if isinstance(a, Tensor) and a.requires_grad else None for a in args]
     if type(y) is tuple:
         outputs = [(v.shape, v.dtype) for v in y]
         node = Node(op, backend, plan, edges, attrs, kept, outputs)

@@ -289,7 +289,14 @@ while shared(_Owner(), "held"):  # how many references the count itself adds is 
 def tensor(
     data: Array, requires_grad: bool = False, node: Node | None = None, index: int = 0
 ) -> Tensor:
-    return Tensor.__new__(Tensor)._init(data, requires_grad, node, index)
+    """A Tensor of that array: as the constructor, with a history and without checks."""
+    t = _new(Tensor)
+    t._data, t.requires_grad, t.grad, t._node, t._index = data, requires_grad, None, node, index
+    t._version, t._hooks = 0, None
+    return t
+
+
+_new = Tensor.__new__
 
 
 def _rebuild(cls: type[Tensor], data: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:

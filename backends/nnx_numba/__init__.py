@@ -40,11 +40,16 @@ class NumbaBackend(NumpyBackend):
                     f"{INSTALL}"
                 )
             raise BackendPackageError(what) from error
-        from . import activation, cross_entropy, optim  # noqa: F401 - they fill `overrides`
+        from . import activation, cross_entropy, fusions, optim  # noqa: F401 - they fill `overrides`
         from .common import overrides
 
         self.kernels = overrides
         self._version: str = numba.__version__
+
+    def replay(self) -> Any:
+        from .program import NUMBA  # only `nnx.capture` needs it
+
+        return NUMBA
 
     def describe(self) -> dict[str, str]:
         return {"numba": self._version, **super().describe()}

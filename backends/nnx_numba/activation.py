@@ -8,7 +8,7 @@ from nnx import ops
 from nnx.op import Op
 from nnx.override import calls
 
-from . import loops
+from . import dense, loops
 from .common import Array, Run, overrides, plain
 
 
@@ -100,6 +100,17 @@ def _rows(op: Op[...], forward: Any, slope: Any) -> None:
         return _along_rows(run, slope, axis, dy, y)
 
     derivative.__name__ = f"{op.name}_slope"
+
+
+@overrides.derivative(ops.affine, "b")
+@calls
+def _affine_b(run: Run, dy: Array) -> Any:
+    """Row after row, as the fused loops add."""
+    if dy.ndim < 2 or not dy.size or not plain(dy):
+        return None
+    db = run.new(dy.shape[-1:], dy.dtype)
+    run(dense.column_sums, dy.reshape(-1, dy.shape[-1]), db)
+    return db
 
 
 _rows(ops.softmax, loops.softmax, loops.softmax_slope)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nnx.ops import softmax_cross_entropy
+from nnx.ops.loss import check_labels
 from nnx.override import calls
 
 from . import loops
@@ -15,9 +16,8 @@ from .common import Array, Run, overrides, plain
 _inherited = overrides.inherited(softmax_cross_entropy)  # NumPy's, with the same extras
 
 
-@overrides.fused(softmax_cross_entropy)
 @calls(otherwise=_inherited.forward)
-def _cross_entropy(
+def cross_entropy(
     run: Run, x: Array, t: Array, weight: Any = None,
     *, label_smoothing: float = 0.0, ignore_index: int = -100, reduction: str = "mean",
 ) -> Any:  # fmt: skip
@@ -41,7 +41,7 @@ def _cross_entropy(
     return y, {"d": d, "p": None, "q": None, "count": None}
 
 
-@_cross_entropy.d("x")
+@overrides.fused(softmax_cross_entropy)(cross_entropy).d("x")
 @calls(otherwise=_inherited.derivatives[0].kernel)
 def _gradient(
     run: Run, dy: Array, d: Any, p: Any, q: Any, count: Any, reduction: str
@@ -55,3 +55,8 @@ def _gradient(
         rows = (-1, d.shape[-1])
         run(loops.scaled_rows, d.reshape(rows), dy.reshape(-1), dx.reshape(rows))
     return dx
+
+
+@overrides.test(check_labels)
+def _labels_are_classes(ids: Array, name: str, classes: int, ignore_index: int) -> bool:
+    return type(ids) is np.ndarray and ids.dtype == np.int64 and bool(loops.below(ids, classes))

@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import overload
 
 from .compiler import FUSE, SUM, compiled
-from .scalars import erf, exp, log1p, sigmoid_of, tanh_of
+from .scalars import erf, exp, log1p, sigmoid_of, sigmoid_slope_of, tanh_of, tanh_slope_of
 
 # Activations
 
@@ -41,9 +41,8 @@ def sigmoid(x, y):
 
 @compiled(fastmath=FUSE)
 def sigmoid_slope(dy, y, dx):
-    one = y.dtype.type(1)
     for i in range(y.size):
-        dx[i] = dy[i] * (y[i] * (one - y[i]))
+        dx[i] = sigmoid_slope_of(dy[i], y[i])
 
 
 @compiled(fastmath=FUSE)
@@ -54,9 +53,8 @@ def tanh(x, y):
 
 @compiled(fastmath=FUSE)
 def tanh_slope(dy, y, dx):
-    one = y.dtype.type(1)
     for i in range(y.size):
-        dx[i] = dy[i] * (one - y[i] * y[i])
+        dx[i] = tanh_slope_of(dy[i], y[i])
 
 
 @compiled(fastmath=FUSE)
@@ -249,3 +247,18 @@ def scaled(d, dy, dx):
     """dx = d dy, dy a 0-d array"""
     for i in range(d.size):
         dx[i] = d[i] * dy[()]
+
+
+@compiled()
+def copied(x, y):
+    for i in range(x.size):
+        y[i] = x[i]
+
+
+@compiled()
+def below(ids, n):
+    """Whether all ids are 0..n-1."""
+    for i in ids.flat:
+        if i < 0 or i >= n:
+            return False
+    return True

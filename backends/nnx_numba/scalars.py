@@ -157,3 +157,13 @@ def log1p(z):
     of = type(z)
     s = z / (of(2) + z)
     return of(2) * s * _series(s * s)
+
+
+@compiled(fastmath=FUSE)
+def sigmoid_slope_of(dy, y):
+    return dy * (y * (type(y)(1) - y))
+
+
+@compiled(fastmath=FUSE)
+def tanh_slope_of(dy, y):
+    return dy * (type(y)(1) - y * y)

@@ -15,7 +15,7 @@ from nnx.optim import kernels
 from nnx.override import calls
 from nnx.update import Update
 
-from .table import Array, Run, UNTHREADED_VECTOR, dot_for, overrides, pieces, plain, scratch
+from .table import UNTHREADED_VECTOR, Array, Run, dot_for, overrides, pieces, plain, scratch
 
 Body = Callable[..., None]  # of (p, d, *state, scratch): what one piece goes through
 

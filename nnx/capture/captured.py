@@ -8,13 +8,13 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from ..backend import Backend, _scoped, backend_of, get_backend, mixed_backends, recording
+from ..backend import _scoped, backend_of, get_backend, mixed_backends, recording
 from ..errors import CaptureError, OptionError, StateError
 from ..tape import is_recording
 from ..tensor import Tensor, tensor
 from . import checked
 from .compare import Entry, difference, entries
-from .log import Leaf, Line
+from .log import Line
 from .plan import Arguments, Plan
 from .recorder import Recorder, recorder_for
 from .recording import Recording

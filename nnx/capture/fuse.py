@@ -55,13 +55,12 @@ def fuse(schedule: Schedule, fast: bool) -> dict[str, int]:
 
 
 def fusions_of(backend: Backend) -> Iterator[tuple[Fusion, Overrides]]:
-    """The backend's own, then its parent's, each with the table of the backend."""
+    """The backend's own, then those of its parent's kernels, each with its table."""
     table = backend.kernels
-    found: Backend | None = backend
-    while isinstance(table, Overrides) and found is not None:
-        own = found.kernels
-        yield from ((f, table) for f in (own.fusions if isinstance(own, Overrides) else ()))
-        found = None if found.parent is None else load_backend(found.parent)
+    if isinstance(table, Overrides):
+        yield from ((fusion, table) for fusion in table.fusions)
+    if backend.parent is not None:
+        yield from fusions_of(load_backend(backend.parent))
 
 
 def _next(

@@ -23,9 +23,6 @@ from .tree import ARRAY as ARRAY_FORM
 from .tree import TENSOR as TENSOR_FORM
 from .tree import rebuild
 
-IN_PLACE = 4096  # bytes from which an argument is read where it lies, and a result is a new array
-
-
 class Arguments(NamedTuple):
     """A call's arrays, and what tells its plans from others."""
 
@@ -80,7 +77,7 @@ class Plan:
 
         touched = layout.schedule.touched
         arguments = [
-            Hole(f"x{i}", a) for i, a in enumerate(self.recording.inputs) if a.nbytes >= IN_PLACE
+            Hole(f"x{i}", a) for i, a in enumerate(self.recording.inputs) if a.nbytes >= memory.in_place
         ]
         results = [Hole(f"y{i}", a) for i, a in enumerate(outputs) if self._is_new(a)]
         arguments, results = list(filter(varies, arguments)), list(filter(varies, results))
@@ -96,7 +93,7 @@ class Plan:
     def _is_new(self, array: Any) -> bool:
         """Whether an output may be a new array each time: made by the run, and once returned."""
         outputs, memory = self.recording.outputs, self.memory
-        if not self.recording.base.owns(array) or array.nbytes < IN_PLACE:
+        if not self.recording.base.owns(array) or array.nbytes < self.memory.in_place:
             return False
         root = memory.root(array)
         storage = self.recording.storages.get(id(root))

@@ -13,7 +13,6 @@ from ..update import Update
 from .log import SLOT, Call, Leaf, Line, Storage, gradient_of, shown
 from .trace import Traced, each, unwrapped, wrapped
 
-
 READS, WRITES = "reads", "writes"
 Span = tuple[int, int]
 

@@ -64,7 +64,10 @@ class Source:
 
     def _write_fixed(self, runs: list[Run], indent: str) -> None:
         if len(runs) < LOOP:
-            self.lines += [self._line(run, indent) for run in runs]
+            for run in runs:
+                note = getattr(run[0], "note", None)
+                self.lines += [f"{indent}# {note}"] if note else []
+                self.lines.append(self._line(run, indent))
             return
         calls = self._constant([(f, args, dict(attrs)) for f, args, attrs in runs], "calls")
         self.lines.append(f"{indent}for f, args, attrs in {calls}: f(*args, **attrs)")
