@@ -68,12 +68,14 @@ def test_the_report() -> None:
     for x, t in batches(3):
         step(x, t)
     report = step.plan()
-    assert report.kernels["matmul"] == 5 and report.kernels["_sgd"] == 4
-    assert report.input_bytes == 16 * 12 * 4 + 16 * 8
+    assert report.kernels["affine"] == 2 and report.kernels["sgd"] == 1
+    assert report.fused == {"cross_entropy_with_gradient": 1}
+    assert report.input_bytes == 16 * 12 * 4 + 16 * 8  # so small that they are copied
     assert report.planned_bytes == report.shared_bytes + report.kept_bytes
     assert 0 < report.shared_bytes < report.planned_bytes < report.eager_bytes
     text = str(report)
-    assert text.startswith(f"kernels   {sum(report.kernels.values())}: matmul 5, _sgd 4")
+    assert text.startswith(f"kernels   {sum(report.kernels.values())}: affine 2, affine_W 2")
+    assert "fused     cross_entropy_with_gradient 1" in text
     assert f"{report.buffers} in {report.shared_bytes:,} shared bytes" in text
     assert f"eager     {report.eager_bytes:,} bytes of results" in text
 

@@ -35,6 +35,7 @@ SPECS: dict[Any, str] = {
     loops.cross_entropy: "m l i b v n m",
     loops.scaled: "v n v",
     loops.scaled_rows: "m v m",
+    loops.scale: "v n",
     loops.copied: "v v",
     **dict.fromkeys((dense.add_bias, dense.bias_relu, dense.bias_sigmoid), "m v"),
     dense.bias_tanh: "m v",

@@ -250,6 +250,13 @@ def scaled(d, dy, dx):
 
 
 @compiled()
+def scale(x, factor):
+    """x = x factor, factor a 0-d array"""
+    for i in range(x.size):
+        x[i] *= factor[()]
+
+
+@compiled()
 def copied(x, y):
     for i in range(x.size):
         y[i] = x[i]

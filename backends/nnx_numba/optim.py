@@ -9,9 +9,19 @@ import numpy as np
 from nnx.optim import kernels
 from nnx.override import calls
 from nnx.update import Update
+from nnx_numpy.table import pieces
 
-from . import updates
+from . import loops, updates
 from .common import Array, Run, overrides, plain
+
+
+@overrides.update(kernels.scale)
+@calls
+def _scale(run: Run, g: Array, factor: Array) -> Any:
+    if not plain(g) or factor.dtype != g.dtype:
+        return None
+    run(loops.scale, g.reshape(-1), factor)
+    return True
 
 
 def _compile(update: Update, loop: Any) -> None:
@@ -32,8 +42,24 @@ def _compile(update: Update, loop: Any) -> None:
         run(loop, *flat, *numbers, *options)
         return True
 
+    def clip_and_update(run: Run, *, factor: Array, **named: Any) -> bool:
+        """A piece of the gradient is scaled, then used, while it is in the cache."""
+        arrays = [named[name] for name in update.signature.arrays]
+        if not plain(*arrays[:count], arrays[1]) or factor.dtype != arrays[1].dtype:
+            return False
+        numbers = arrays[count:]
+        options = [named[name] for name in update.signature.attributes]
+        for piece in pieces(*arrays[:count]):
+            flat = [a.reshape(-1) for a in piece]
+            run(loops.scale, flat[1], factor)
+            run(loop, *flat, *numbers, *options)
+        return True
+
     kernel.__name__ = update.name
     overrides.replace(update, calls(kernel))
+    clip_and_update.__name__ = f"clip_and_{update.name}"
+    names = " ".join(update.signature.arrays)
+    overrides.fusion((kernels.scale, "g factor ->"), (update, f"{names} ->"))(clip_and_update)
 
 
 _compile(kernels.sgd, updates.sgd)

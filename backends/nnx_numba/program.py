@@ -11,11 +11,13 @@ from nnx.override import Run, Scope
 from nnx_numpy.replay import NumpyReplay
 
 from . import blas, dense, loops
+from .compiler import compiled
 from .instructions import DTYPES, SPECS, instruction, operands
 from .native import launch
 
 Array = np.ndarray[Any, Any]
 Instruction = tuple[Any, Any, list[Any]]  # the loop or BLAS function, the dtype, its operands
+Varying = dict[int, tuple[int, Array]]  # arrays that vary and their numbers, by id of their memory
 
 
 class NumbaReplay(NumpyReplay):
@@ -24,7 +26,7 @@ class NumbaReplay(NumpyReplay):
     in_place = 1 << 16  # bytes: giving a program an address takes as long as copying so many
 
     def assemble(self, runs: list[Run], varying: list[Array]) -> list[Scope]:
-        roots = {id(self.root(a)): i for i, a in enumerate(varying)}
+        roots = {id(self.root(a)): (i, a) for i, a in enumerate(varying)}
         scopes = []
         for scope in super().assemble(runs, varying):
             made, part = list[Run](), list[Instruction]()
@@ -77,7 +79,7 @@ def _flat(a: Array, b: Array) -> bool:
 
 
 def _program(
-    part: list[Instruction], roots: dict[int, int], varying: list[Array]
+    part: list[Instruction], roots: Varying, varying: list[Array]
 ) -> Iterator[Run]:  # fmt: skip
     """The calls that run these instructions, after those that tell it where arrays lie now."""
     if not part:
@@ -94,7 +96,7 @@ class Program:
     places   by number of the array that varies: which operands point into it, and how far in
     """
 
-    def __init__(self, part: list[Instruction], roots: dict[int, int]) -> None:
+    def __init__(self, part: list[Instruction], roots: Varying) -> None:
         self.names = [f if isinstance(f, str) else f.__name__ for f, _, _ in part]
         self.places: dict[int, list[tuple[int, int]]] = {}
         self._kept: list[Any] = []  # what the addresses are of
@@ -110,13 +112,13 @@ class Program:
             self._kept.append(code)
             self._table[i] = code.address, address(self._operands) + 8 * starts[i]
 
-    def _number(self, value: Any, place: int, roots: dict[int, int]) -> int:
+    def _number(self, value: Any, place: int, roots: Varying) -> int:
         if not isinstance(value, np.ndarray):
             return int(value)
         root = NumpyReplay.root(value)
         if id(root) in roots:
-            at = (place, NumpyReplay.offset(value, root))
-            self.places.setdefault(roots[id(root)], []).append(at)
+            i, stands = roots[id(root)]
+            self.places.setdefault(i, []).append((place, NumpyReplay.offset(value, stands)))
         else:
             self._kept.append(value)
         return address(value)
@@ -137,6 +139,6 @@ class Program:
         return program
 
 
-def address(array: Array) -> int:
-    found: int = array.__array_interface__["data"][0]
-    return found
+@compiled()
+def address(array):  # type: ignore[no-untyped-def]
+    return array.ctypes.data

@@ -88,20 +88,6 @@ class NumpyReplay:
         return array.shape, array.dtype, None if array.flags.c_contiguous else array.strides
 
     @staticmethod
-    def quick(array: Array) -> Any:
-        """What `matches` compares an array with at first sight: `key` in less time."""
-        return array.shape, array.dtype, array.strides
-
-    @staticmethod
-    def matches(array: object, quick: Any) -> bool:
-        return (
-            type(array) is np.ndarray
-            and array.shape == quick[0]
-            and array.dtype is quick[1]
-            and array.strides == quick[2]
-        )
-
-    @staticmethod
     def standin(array: Array) -> tuple[Array, Array]:
         """A buffer of the array's layout that holds its values, and a view that users get."""
         spans = [(n - 1) * s for n, s in zip(array.shape, array.strides, strict=True) if n]

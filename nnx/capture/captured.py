@@ -13,9 +13,10 @@ from ..errors import CaptureError, OptionError, StateError
 from ..tape import is_recording
 from ..tensor import Tensor, tensor
 from . import checked
+from .arguments import Arguments
 from .compare import Entry, difference, entries
 from .log import Line
-from .plan import Arguments, Plan
+from .plan import Plan
 from .recorder import Recorder, recorder_for
 from .recording import Recording
 from .report import Report
@@ -76,7 +77,7 @@ class Captured:
         with self._lock:
             plan = self._latest
             if plan is not None and not kwargs and not self.check:
-                arrays = plan.takes(args)
+                arrays = plan.expected.arrays(args)
                 if arrays is not None and plan.holds():
                     return plan.replay(arrays)
             given = self._arguments(args, kwargs)

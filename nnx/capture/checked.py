@@ -11,7 +11,8 @@ from .plan import Plan
 from .tree import flatten
 
 if TYPE_CHECKING:
-    from .captured import Arguments, Captured
+    from .arguments import Arguments
+    from .captured import Captured
 
 
 class Snapshot:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..backend import Backend, get_backend
 from ..override import Run
-from ..tape import is_recording
 from ..tensor import Tensor, tensor
+from .arguments import Arguments, Expected, Inputs
 from .compare import Entry
 from .fuse import fuse
 from .log import SLOT, Leaf, gradient_of
@@ -19,18 +18,7 @@ from .report import Report
 from .schedule import Schedule
 from .source import Hole, Source, visible
 from .state import ARRAY, State
-from .tree import ARRAY as ARRAY_FORM
-from .tree import TENSOR as TENSOR_FORM
-from .tree import rebuild
-
-class Arguments(NamedTuple):
-    """A call's arrays, and what tells its plans from others."""
-
-    arrays: list[Any]
-    form: Any
-    base: Backend
-    key: Any
-
+from .tree import TENSOR, rebuild
 
 class Plan:
     """Repeats a recorded run on new arguments."""
@@ -40,7 +28,7 @@ class Plan:
         fast: bool,
     ) -> None:  # fmt: skip
         self.recording, self.state, self.form, self.entries = recording, state, form, entries
-        self._expect(given)
+        self.expected = Expected(given)
         self.memory = memory = recording.memory
         self.used = 0
         owns = recording.base.owns
@@ -58,7 +46,8 @@ class Plan:
         self._compose(layout, runs)
         self.slots = [leaf for leaf, kind in state.leaves if kind is ARRAY]
         self.targets = self._targets(layout)
-        self._written = {id(memory.root(a)) for a in self.targets}
+        written = {id(memory.root(a)) for a in self.targets}
+        self.inputs = Inputs(memory, self._buffers, written)
         drawn = {id(c.args[0]): c.args[0] for c in layout.calls if c.kind == "uniform"}
         self.generators = list(drawn.values())
         self.records = [x for x, _ in state.layers if x._record is not None]
@@ -84,7 +73,7 @@ class Plan:
         self._places = [int(h.name[1:]) for h in results]
         self.outputs = [None if i in self._places else a for i, a in enumerate(outputs)]
         read = {int(h.name[1:]) for h in arguments}
-        self._inputs = [None if i in read else a for i, a in enumerate(self.recording.inputs)]
+        self._buffers = [None if i in read else a for i, a in enumerate(self.recording.inputs)]
         source = Source(memory, arguments, results)
         varying = [h.stands for h in (*arguments, *results)]
         source.write(memory.assemble(list(itertools.chain(*runs)), varying))
@@ -139,41 +128,10 @@ class Plan:
             layout.buffers,
             layout.arena,
             kept + sum(a.nbytes for a in self.scratch.values()),
-            sum(a.nbytes for a in self._inputs if a is not None),
+            self.inputs.nbytes,
             layout.eager,
             self.code,
         )
-
-    def _expect(self, given: Arguments) -> None:
-        """What `takes` compares with: nothing where not all arguments are arrays and Tensors."""
-        forms, named = given.form
-        self._backend, self._recorded = get_backend(), is_recording()
-        self._given: list[tuple[bool, Any]] | None = None
-        if named is None and all(form in (ARRAY_FORM, TENSOR_FORM) for form in forms):
-            memory = self.recording.memory
-            pairs = zip(forms, given.arrays, strict=True)
-            self._given = [(form is TENSOR_FORM, memory.quick(a)) for form, a in pairs]
-
-    def takes(self, args: tuple[Any, ...]) -> list[Any] | None:
-        """The arrays, if these arguments are at first sight such as the plan is for.
-
-        That is a short cut: what it does not see `nnx.capture` looks up.
-        """
-        expected = self._given
-        if expected is None or len(args) != len(expected):
-            return None
-        if get_backend() is not self._backend or is_recording() is not self._recorded:
-            return None
-        matches, arrays = self.memory.matches, []
-        for a, (is_tensor, quick) in zip(args, expected, strict=True):
-            if is_tensor:
-                if type(a) is not Tensor or a.requires_grad:
-                    return None
-                a = a._data
-            if not matches(a, quick):
-                return None
-            arrays.append(a)
-        return arrays
 
     def holds(self) -> bool:
         """Whether a call now would do what was recorded."""
@@ -186,20 +144,12 @@ class Plan:
 
     def replay(self, arrays: list[Any]) -> Any:
         """Run the calls on these arguments; returns arrays of the caller's own."""
-        memory, given = self.memory, []
-        for buffer, array in zip(self._inputs, arrays, strict=True):
-            if buffer is not None:
-                memory.copy(buffer, array)
-            elif memory.plain(array) and id(memory.root(array)) not in self._written:
-                given.append(array)
-            else:
-                given.append(memory.standin(array)[0])
+        given = self.inputs.bring(arrays)
         for leaf in self.slots:
             if leaf.tensor.grad is not leaf.grad:
-                memory.copy(leaf.grad, leaf.tensor.grad)
+                self.memory.copy(leaf.grad, leaf.tensor.grad)
         made = self.run(*given)
-        for leaf, grad, bumps, touched in self.finals:
-            t = leaf.tensor
+        for t, grad, bumps, touched in self.finals:
             if touched:
                 t.grad = t.slot if grad is SLOT else grad
             t._version += bumps
@@ -210,6 +160,9 @@ class Plan:
     def _results(self, made: tuple[Any, ...]) -> Any:
         """What the function returned: new arrays, or copies; Tensors without a history."""
         copy, new = self.recording.base.copy, iter(made)
+        if self.form is TENSOR:  # one, as a loss is
+            array = self.outputs[0]
+            return tensor(next(new) if array is None else copy(array))
 
         def make(array: Any, is_tensor: bool) -> Any:
             mine = next(new) if array is None else copy(array)
@@ -218,11 +171,11 @@ class Plan:
         return rebuild(self.form, iter(self.outputs), make)
 
 
-def _final(recording: Recording, leaf: Leaf, kind: str) -> tuple[Leaf, Any, int, bool]:
+def _final(recording: Recording, leaf: Leaf, kind: str) -> tuple[Tensor, Any, int, bool]:
     """The gradient that the run left, how often the data changed, and whether it left any."""
     t = leaf.tensor
     grad = gradient_of(t)
     touched = grad is not leaf.grad or kind is ARRAY
     if grad is SLOT and leaf.grad is SLOT:
         touched = recording.touches(t.slot) == WRITES
-    return leaf, grad, t._version - leaf.version, touched
+    return t, grad, t._version - leaf.version, touched
