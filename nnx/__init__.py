@@ -82,6 +82,7 @@ from .ops import (
 from .random import seed
 from .tape import no_grad
 from .tensor import Parameter, Tensor
+from .threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
@@ -133,6 +134,7 @@ __all__ = [
     "expm1",
     "gelu",
     "get_backend",
+    "get_num_threads",
     "getitem",
     "getitem_adjoint",
     "grad",
@@ -168,6 +170,7 @@ __all__ = [
     "scatter_add",
     "seed",
     "set_backend",
+    "set_num_threads",
     "sigmoid",
     "sigmoid_cross_entropy",
     "silu",

@@ -38,7 +38,7 @@ def gradients(
         for edge, g in _node_vjp(node, dy, create_graph):
             source, index, _, _ = edge
             key, bucket = (id(source), index), cotangents
-            if type(source) is not Node:
+            if isinstance(source, Tensor):
                 leaves[key], bucket = source, found
             bucket[key] = _sum(bucket[key], g) if key in bucket else g
         if not (retain_graph or create_graph):
@@ -186,7 +186,7 @@ def _node_vjp(node: Node, dy: Any, create_graph: bool) -> list[tuple[Edge, Any]]
         derivatives = needed(node.op, node.op.derivatives, wanted)
         call, read = higher.recorded_call(backend), higher.Reader(node).read
         found = vjp(node.op, derivatives, call, dy, read, shapes)
-        result = _itself
+        result: Any = _itself
     else:
         read_value = node.kept.__getitem__
         found = vjp(node.op, node.plan.derivatives, backend.call, dy, read_value, shapes)

@@ -65,7 +65,9 @@ def _revive(data: Any, edge: Edge | None) -> Any:
     if edge is None:
         return tensors.tensor(data) if hasattr(data, "shape") else data
     source, index, _, _ = edge
-    return source if isinstance(source, tensors.Tensor) else tensors.tensor(data, True, source, index)
+    if isinstance(source, tensors.Tensor):
+        return source
+    return tensors.tensor(data, True, source, index)
 
 
 def is_constant(extra: Any) -> bool:

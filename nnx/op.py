@@ -142,6 +142,7 @@ class Op(Generic[P]):
         return f
 
     def __call__(self, *args: P.args, **attrs: P.kwargs) -> Any:
+        a: Any
         if self.signature.variadic and len(args) == 1 and isinstance(args[0], (list, tuple)):
             return Op.__call__(self, *args[0], **attrs)
         bound: tuple[Any, Mapping[str, Any]] = (args, attrs)
@@ -149,7 +150,7 @@ class Op(Generic[P]):
             bound = self.bind(args, attrs)
         for a in bound[0]:
             if type(a) not in _PASSIVE and _takes_over(a):
-                return a.__nnx_op__(self, *bound)  # type: ignore[attr-defined]
+                return a.__nnx_op__(self, *bound)
         return self.compute(*bound)[2]
 
     def bind(

@@ -94,7 +94,7 @@ def record(op: Op[...], args: tuple[Any, ...], attrs: Mapping[str, Any]) -> Any:
         backend.used(args)  # type: ignore[attr-defined]
     if True in wanted:
         key = tuple(wanted)
-        plan: Plan | None = kernels.plans.get(key) or _plan(op, kernels, key, extras)
+        plan: Plan = kernels.plans.get(key) or _plan(op, kernels, key, extras)
         if plan.derivatives:
             return _noted(op, backend, plan, edges, bare, attrs, y, extras)
     return tuple(map(tensor, y)) if type(y) is tuple else tensor(y)

@@ -68,7 +68,7 @@ def together(counts: list[int]) -> None:
     _lock.release()
 
 
-def counted() -> threading.RLock:  # type: ignore[valid-type]
+def counted() -> Any:
     """`with counted():` a product on all threads; nobody changes their number meanwhile."""
     return _lock
 
@@ -90,7 +90,7 @@ def _pool(library: Any) -> Pool:
     if library.internal_api == "openblas" and library.threading_layer == "pthreads":
         for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_", "_64")):
             names = (f"{prefix}openblas_{verb}_num_threads{suffix}" for verb in ("get", "set"))
-            functions = [getattr(library.dynlib, name, None) for name in names]
+            functions: list[Any] = [getattr(library.dynlib, name, None) for name in names]
             if None not in functions:
                 return Pool(*functions)
     return Pool(library.get_num_threads, library.set_num_threads)

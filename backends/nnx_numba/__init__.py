@@ -13,6 +13,7 @@ by rounding: a few units in the last place; relu and the optimizers are equal to
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from nnx.errors import BackendPackageError
 from nnx_numpy import NumpyBackend

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nnx import ops
+from nnx.calls import calls
 from nnx.op import Op
-from nnx.override import calls
 
 from . import dense, loops
 from .common import Array, Run, overrides, plain

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from nnx.calls import calls
 from nnx.ops import softmax_cross_entropy
 from nnx.ops.loss import check_labels
-from nnx.override import calls
 
 from . import loops
 from .common import Array, Run, overrides, plain

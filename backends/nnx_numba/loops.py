@@ -265,7 +265,7 @@ def copied(x, y):
 @compiled()
 def below(ids, n):
     """Whether all ids are 0..n-1."""
+    outside = False
     for i in ids.flat:
-        if i < 0 or i >= n:
-            return False
-    return True
+        outside |= i < 0 or i >= n
+    return not outside

@@ -12,8 +12,7 @@ from numba.extending import intrinsic
 from .compiler import compiled
 
 
-@intrinsic
-def at(typing: Any, address: Any, t: Any) -> Any:
+def _at(typing: Any, address: Any, t: Any) -> Any:
     """The address as a pointer of the type of t."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -22,8 +21,7 @@ def at(typing: Any, address: Any, t: Any) -> Any:
     return t(types.int64, t), generate
 
 
-@intrinsic
-def invoke(typing: Any, function: Any, operands: Any) -> Any:
+def _invoke(typing: Any, function: Any, operands: Any) -> Any:
     """Call the instruction at an address on the operands at another."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -34,6 +32,10 @@ def invoke(typing: Any, function: Any, operands: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate
+
+
+at: Any = intrinsic(_at)
+invoke: Any = intrinsic(_invoke)
 
 
 @compiled()

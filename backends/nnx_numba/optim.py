@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from nnx.calls import calls
 from nnx.optim import kernels
-from nnx.override import calls
 from nnx.update import Update
 from nnx_numpy.table import pieces
 

@@ -1,4 +1,4 @@
-"""A replay's loops and matrix products as programs: lists of instructions that run without Python."""
+"""A replay's loops and matrix products as programs: lists of instructions without Python."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nnx.override import Run, Scope
+from nnx.calls import Run, Scope
 from nnx_numpy.replay import NumpyReplay
 
 from . import blas, dense, loops
@@ -121,7 +121,7 @@ class Program:
             self.places.setdefault(i, []).append((place, NumpyReplay.offset(value, stands)))
         else:
             self._kept.append(value)
-        return address(value)
+        return int(address(value))
 
     def point(self, places: list[tuple[int, int]], array: Array) -> None:
         """Those operands point into that array from now on."""
@@ -140,5 +140,5 @@ class Program:
 
 
 @compiled()
-def address(array):  # type: ignore[no-untyped-def]
+def address(array: Any) -> Any:
     return array.ctypes.data

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from nnx.calls import calls
 from nnx.ops import log_softmax, relu, sigmoid, softmax, tanh
-from nnx.override import calls
 
 from .table import (
     BLOCK,

@@ -6,8 +6,8 @@ import functools
 
 import numpy as np
 
+from nnx.calls import calls
 from nnx.ops import softmax_cross_entropy
-from nnx.override import calls
 
 from .table import FLOATS, UNTHREADED_VECTOR, dot_for, ones, overrides, row_max
 

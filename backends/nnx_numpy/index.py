@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from nnx.calls import calls
 from nnx.ops import erf, getitem_adjoint, scatter_add
-from nnx.override import calls
 
 from .table import overrides, pieces, plain, scratch
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from nnx.calls import calls
 from nnx.ops import affine
-from nnx.override import calls
 
 from .table import FLOATS, UNTHREADED_VECTOR, dot_for, ones, overrides
 

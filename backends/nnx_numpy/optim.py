@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from nnx.calls import calls
 from nnx.optim import kernels
-from nnx.override import calls
 from nnx.update import Update
 
 from .table import UNTHREADED_VECTOR, Array, Run, dot_for, overrides, pieces, plain, scratch

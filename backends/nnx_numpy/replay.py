@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnx.backend import Backend
-from nnx.override import Calls, Run, Scope
+from nnx.calls import Calls, Run, Scope
 from nnx.threads import alone, together
 
 from .memory import ALIGNMENT, aligned
@@ -46,7 +46,7 @@ class NumpyReplay:
     """Memory and calls as `nnx.capture` needs to know them."""
 
     alignment = ALIGNMENT
-    in_place = 4096  # bytes from which arguments are read where they lie, and results are new arrays
+    in_place = 4096  # bytes: larger arguments are read where they lie, larger results new arrays
 
     # memory
 
@@ -133,9 +133,9 @@ class NumpyReplay:
     @staticmethod
     def lends(call: Call) -> list[Array]:
         """The arguments in whose memory the first result may lie, if of one layout with it."""
+        if call.kind == "fused" or isinstance(call.function, Calls):
+            return list(call.function.lends(call.args))
         f = OPERATORS.get(call.function, call.function)
-        if call.kind == "fused" or isinstance(f, Calls):
-            return list(f.lends(call.args))
         if call.kind != "run" or not isinstance(f, np.ufunc) or f.nout > 1 or f.signature:
             return []
         return [a for a in call.args if isinstance(a, np.ndarray)]
@@ -166,8 +166,7 @@ class NumpyReplay:
         """The calls that repeat this one; `empty` gives scratch arrays that stay."""
         return getattr(self, f"_{call.kind}")(call, backend, empty)  # type: ignore[no-any-return]
 
-    @staticmethod
-    def assemble(runs: list[Run], varying: list[Array]) -> list[Scope]:
+    def assemble(self, runs: list[Run], varying: list[Array]) -> list[Scope]:
         """The calls of a replay; those among products on one thread under one setting of it.
 
         varying   arrays that are others in each replay

@@ -16,7 +16,7 @@ Run = Any  # what kernels call through: see nnx.override.Calls
 
 overrides = Overrides()
 
-BLOCK = 1 << 16  # entries: three such arrays fit the cache of a core, and a call costs little beside
+BLOCK = 1 << 16  # entries: three such arrays fit a core's cache, and a call costs little beside
 FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
 
 

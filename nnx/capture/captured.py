@@ -60,7 +60,7 @@ class Captured:
         if isinstance(max_plans, bool) or not isinstance(max_plans, int) or max_plans < 1:
             raise OptionError(f"capture: max_plans={max_plans!r}, expected an int of at least 1")
         if fuse not in FUSE:
-            raise OptionError(f"capture: fuse={fuse!r}, expected one of {', '.join(map(repr, FUSE))}")
+            raise OptionError(f"capture: fuse={fuse!r}, expected {' or '.join(map(repr, FUSE))}")
         self.fn, self.check, self.max_plans, self.fuse = fn, check, max_plans, fuse
         self._plans: dict[Any, list[Plan]] = {}
         self._pending: dict[Any, list[Pending]] = {}

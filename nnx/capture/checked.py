@@ -21,10 +21,8 @@ class Snapshot:
     def __init__(self, plan: Plan) -> None:
         self.plan, copy = plan, plan.recording.base.copy
         self.targets = [(a, copy(a)) for a in plan.targets]
-        self.leaves = [
-            (leaf.tensor, gradient_of(leaf.tensor), _copied(copy, leaf.tensor.grad), leaf.tensor._version)
-            for leaf, _ in plan.state.leaves
-        ]
+        tensors = [leaf.tensor for leaf, _ in plan.state.leaves]
+        self.leaves = [(t, gradient_of(t), _copied(copy, t.grad), t._version) for t in tensors]
         self.steps = [(s, s.steps()) for s in plan.recording.sources]
         self.generators = [(g, g.bit_generator.state) for g in plan.generators]
 

@@ -7,7 +7,8 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from ..backend import Array, Backend, load_backend
-from ..override import Empty, Fusion, Later, Overrides, Run
+from ..calls import Empty, Later, Run
+from ..override import Fusion, Overrides
 from .log import Call
 from .schedule import Schedule
 

@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from typing import Any
 
-from ..override import Run
+from ..calls import Run
 from ..tensor import Tensor, tensor
 from .arguments import Arguments, Expected, Inputs
 from .compare import Entry
@@ -19,6 +19,7 @@ from .schedule import Schedule
 from .source import Hole, Source, visible
 from .state import ARRAY, State
 from .tree import TENSOR, rebuild
+
 
 class Plan:
     """Repeats a recorded run on new arguments."""
@@ -65,9 +66,8 @@ class Plan:
             return visible(memory, hole, touching)
 
         touched = layout.schedule.touched
-        arguments = [
-            Hole(f"x{i}", a) for i, a in enumerate(self.recording.inputs) if a.nbytes >= memory.in_place
-        ]
+        given = enumerate(self.recording.inputs)
+        arguments = [Hole(f"x{i}", a) for i, a in given if a.nbytes >= memory.in_place]
         results = [Hole(f"y{i}", a) for i, a in enumerate(outputs) if self._is_new(a)]
         arguments, results = list(filter(varies, arguments)), list(filter(varies, results))
         self._places = [int(h.name[1:]) for h in results]
@@ -135,12 +135,7 @@ class Plan:
 
     def holds(self) -> bool:
         """Whether a call now would do what was recorded."""
-        if not self.state.holds():
-            return False
-        for source in self.recording.sources:
-            if not source.holds():
-                return False
-        return True
+        return self.state.holds() and all([s.holds() for s in self.recording.sources])
 
     def replay(self, arrays: list[Any]) -> Any:
         """Run the calls on these arguments; returns arrays of the caller's own."""

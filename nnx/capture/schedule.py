@@ -56,14 +56,15 @@ class Schedule:
         Then an optimizer may count its step.
         """
         changing = [a for c in calls for a in (*c.results, *c.writes)]
-        checks = [
-            c for c in calls
-            if c.kind == "check" and not any(self.meet(a, b) for a in self.reads(c) for b in changing)
-        ]  # fmt: skip
-        if any(c.kind == "check" and c not in checks for c in calls):
-            return checks + [c for c in calls if c not in checks]
-        numbers = [c for c in calls if c.kind == "numbers"]
-        return checks + numbers + [c for c in calls if c.kind not in ("check", "numbers")]
+
+        def from_the_start(check: Call) -> bool:
+            return not any(self.meet(a, b) for a in self.reads(check) for b in changing)
+
+        checks = [c for c in calls if c.kind == "check"]
+        early = [c for c in checks if from_the_start(c)]
+        if len(early) == len(checks):
+            early += [c for c in calls if c.kind == "numbers"]
+        return early + [c for c in calls if c not in early]
 
     def without_copies(self) -> None:
         """Let a result that is only copied be made where the copy is to be."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..backend import Array
-from ..override import Run, Scope
+from ..calls import Run, Scope
 
 LOOP = 64  # calls in a row that read the same arrays each time: a list of them, not lines
 

@@ -41,10 +41,7 @@ class State:
         for t, data, requires_grad in self._data:
             if t._data is not data or t.requires_grad is not requires_grad:
                 return False
-        for leaf, kind in self._gradients:
-            if not self._gradient_holds(leaf, kind):
-                return False
-        return True
+        return all([self._gradient_holds(leaf, kind) for leaf, kind in self._gradients])
 
     def _gradient_holds(self, leaf: Leaf, kind: str) -> bool:
         t: Tensor = leaf.tensor

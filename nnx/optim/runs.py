@@ -95,8 +95,8 @@ class Due:
         for run in self.runs:
             for state in run.states:
                 state.step += 1
-            if state.step != last:
-                last = state.step
+            if run.states[0].step != last:
+                last = run.states[0].step
                 numbers = self.optimizer.numbers(self.group, last)
             rows.append(numbers)
         return rows
