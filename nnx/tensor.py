@@ -271,9 +271,9 @@ def _fits(flat: Flat, g: Array, p: Parameter) -> bool:
     return bool(flat.backend.owns(g) and g.shape == p._data.shape and g.dtype == p._data.dtype)
 
 
-def shared(owner: Any, name: str) -> bool:
-    """Whether anybody but `owner` holds the object in that attribute."""
-    return sys.getrefcount(getattr(owner, name)) > _ONE_HOLDER
+def shared(owner: Any, name: str, times: int = 1) -> bool:
+    """Whether anybody but `owner` holds the object in that attribute, which it has so many times."""
+    return sys.getrefcount(getattr(owner, name)) > _ONE_HOLDER + times - 1
 
 
 class _Owner:
@@ -300,7 +300,7 @@ _new = Tensor.__new__
 
 
 def _rebuild(cls: type[Tensor], data: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:
-    return cls(asarray(data), requires_grad)
+    return cls(asarray(np.array(data)), requires_grad)  # in memory of its own
 
 
 def leaf(data: Array) -> Tensor:

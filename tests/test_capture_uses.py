@@ -260,3 +260,22 @@ def test_parameters_that_lie_elsewhere_are_read_there():
         p.move(p.backend, "float32")
         p.data = p.data * 2
     assert np.array_equal(predict(x), net(x))
+
+
+@pytest.mark.parametrize("kept", [(0,), (1,), (2,), (0, 1), (0, 1, 2, 3, 4)])
+def test_gradients_that_the_caller_keeps(kept):
+    """What is kept before a plan is there stays as it is; a replay may write into what it left."""
+
+    def make(wrap):
+        net = model()
+        step = wrap(trainer(net, optim.SGD(net.parameters(), lr=0.1)))
+        losses, grads = [], []
+        for i, (x, t) in enumerate(batches(8)):
+            losses.append(float(step(x, t)))
+            if i in kept:
+                grads.append((net[0].W.grad, net[0].W.grad.copy()))
+        if wrap is not capture:
+            assert all(np.array_equal(g, values) for g, values in grads)
+        return net, losses
+
+    both(make)

@@ -56,9 +56,11 @@ def translated(run: Run) -> Instruction | None:
         return f, dtype, operands(f, args)
     if attrs or any(a.dtype != dtype for a in arrays):
         return None
-    if f is np.dot and len(args) == 3:
+    if f in (np.dot, np.matmul) and len(args) == 3:
         found = blas.product(*args)
-        return None if found is None else (found[0], dtype, found[1])
+        if found is None or (f is np.matmul and min(*args[0].shape, *args[1].shape) == 1):
+            return None  # matmul has ways of its own with rows and columns
+        return found[0], dtype, found[1]
     if f is np.add and len(args) == 3 and _is_bias(*args):
         return dense.add_bias, dtype, operands(dense.add_bias, (args[2], args[1]))
     if f is np.copyto and len(arrays) == 2 and _flat(*args):

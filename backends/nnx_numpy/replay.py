@@ -14,7 +14,7 @@ from nnx.calls import Calls, Run, Scope
 from nnx.threads import alone, together
 
 from .memory import ALIGNMENT, aligned
-from .table import dot_alone, dot_together
+from .table import product_alone, product_together
 
 if TYPE_CHECKING:
     from nnx.capture.log import Call
@@ -238,13 +238,13 @@ class NumpyReplay:
 
 def _numbered(runs: list[Run]) -> Iterator[tuple[bool, Run]]:
     """Each with whether it lies between products on one thread, with none on all between them."""
-    small = [i for i, run in enumerate(runs) if run[0] is dot_alone]
-    large = [i for i, run in enumerate(runs) if run[0] is dot_together]
+    small = [i for i, run in enumerate(runs) if run[0] is product_alone]
+    large = [i for i, run in enumerate(runs) if run[0] is product_together]
     for i, (f, args, attrs) in enumerate(runs):
         before = max((j for j in small if j <= i), default=-1)
         after = min((j for j in small if j >= i), default=-1)
         inside = before >= 0 <= after and not any(before < j < after for j in large)
-        yield inside, (np.dot if f is dot_alone else f, args, attrs)
+        yield inside, (np.matmul if f is product_alone else f, args, attrs)
 
 
 def _unless(quick: Callable[..., bool], f: Callable[..., None]) -> Callable[..., None]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..backend import Array
-from ..tensor import Tensor
+from ..tensor import Tensor, shared
 
 Line = tuple[str, int]
 SLOT = "slot"  # stands for a gradient that lies in the parameter's slot: nobody else may hold it
@@ -48,13 +48,15 @@ class Leaf:
     """A Tensor from outside that took part, as it was when the run began.
 
     grad   its gradient then: an array, None or SLOT
+    free   whether a gradient could go to its slot, which nobody else held
     """
 
-    __slots__ = ("data", "grad", "requires_grad", "tensor", "version")
+    __slots__ = ("data", "free", "grad", "requires_grad", "tensor", "version")
 
     def __init__(self, t: Tensor) -> None:
         self.tensor, self.data, self.requires_grad = t, t._data, t.requires_grad
         self.grad, self.version = gradient_of(t), t._version
+        self.free = t.slot is not None and not shared(t, "slot", 2 if self.grad is SLOT else 1)
 
 
 def gradient_of(t: Tensor) -> Any:

@@ -53,7 +53,6 @@ class Plan:
         self.generators = list(drawn.values())
         self.records = [x for x, _ in state.layers if x._record is not None]
         self._report(layout, fused)
-        recording.inputs, recording.outputs = [], []
         recording.forget()  # the arrays that now lie elsewhere, or are others each time
 
     def _compose(self, layout: Layout, runs: list[list[Run]]) -> None:
@@ -66,8 +65,12 @@ class Plan:
             return visible(memory, hole, touching)
 
         touched = layout.schedule.touched
-        given = enumerate(self.recording.inputs)
-        arguments = [Hole(f"x{i}", a) for i, a in given if a.nbytes >= memory.in_place]
+        returned = {id(memory.root(a)) for a in outputs if self.recording.base.owns(a)}
+        given = [
+            (i, a) for i, a in enumerate(self.recording.inputs)
+            if a.nbytes >= memory.in_place and id(memory.root(a)) not in returned
+        ]  # fmt: skip
+        arguments = [Hole(f"x{i}", a) for i, a in given]
         results = [Hole(f"y{i}", a) for i, a in enumerate(outputs) if self._is_new(a)]
         arguments, results = list(filter(varies, arguments)), list(filter(varies, results))
         self._places = [int(h.name[1:]) for h in results]

@@ -245,6 +245,7 @@ class Recording:
 
     def forget(self) -> None:
         """Let the run's arrays go, once they are compared or laid out anew."""
+        self.inputs, self.outputs = [], []
         self.calls.clear()
         self.storages.clear()
         self._before.clear()

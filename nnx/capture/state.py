@@ -68,6 +68,8 @@ class State:
             b, kind_b = found
             if leaf.data is not b.data or leaf.requires_grad is not b.requires_grad:
                 return False
+            if leaf.free is not b.free:
+                return False
             if kind is not kind_b and ANY not in (kind, kind_b):
                 return False
         return True
