@@ -272,7 +272,7 @@ def _fits(flat: Flat, g: Array, p: Parameter) -> bool:
 
 
 def shared(owner: Any, name: str, times: int = 1) -> bool:
-    """Whether anybody but `owner` holds the object in that attribute, which it has so many times."""
+    """Whether anybody but `owner`, which has it so many times, holds what is in that attribute."""
     return sys.getrefcount(getattr(owner, name)) > _ONE_HOLDER + times - 1
 
 

@@ -35,7 +35,9 @@ def network(dtype: str = "float32") -> L.Sequential:
 
 def batches(count: int, dtype: str = "float32") -> list[Any]:
     rng = np.random.default_rng(1)
-    return [(rng.standard_normal((6, 5)).astype(dtype), rng.integers(0, 3, 6)) for _ in range(count)]
+    return [
+        (rng.standard_normal((6, 5)).astype(dtype), rng.integers(0, 3, 6)) for _ in range(count)
+    ]
 
 
 def backward(net: L.Layer, x: Any, t: Any) -> None:

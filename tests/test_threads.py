@@ -6,13 +6,13 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import nnx_numpy.table as table
 import numpy as np
 import pytest
 from capture_tools import batches, equal, model, train, values
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import nnx
+import nnx_numpy.table as table
 from nnx import optim, threads
 from nnx.capture import capture
 
@@ -42,7 +42,7 @@ def test_the_limit_is_that_of_the_blas() -> None:
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, "2", True, None])
 def test_what_is_no_number_of_threads(n: Any) -> None:
-    with pytest.raises(nnx.OptionError, match=r"set_num_threads\(.*\): expected an int of at least"):
+    with pytest.raises(nnx.OptionError, match=r"set_num_threads\(.*\): expected an int of"):
         nnx.set_num_threads(n)
     assert nnx.get_num_threads() == 2
 
@@ -120,8 +120,7 @@ def test_two_trainers_in_two_threads_train_as_each_alone(wrap: Any) -> None:
     sizes = ((784, 100), (1000, 600))  # products on one thread, and on two
 
     def run(k: int, out: list[Any]) -> None:
-        n_in, hidden = sizes[k]
-        net = nets[k]
+        net, n_in = nets[k], sizes[k][0]
         opt = optim.SGD(net.parameters(), lr=0.01)
         _, losses = train(wrap, net, opt, batches(6, rows=100, n_in=n_in))
         out.append((losses, values(net)))
