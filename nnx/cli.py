@@ -9,11 +9,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import NnxError, OptionError, StateError
 from .report import Bar, epoch_line, summary
 from .runs import FILES, RunFolder
+from .threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from .layers import Layer
@@ -105,6 +107,7 @@ def _add_options(train: argparse.ArgumentParser) -> None:
     add("--weight-decay", None, "W", "weight decay (the optimizer's own)", type=_decay)
     add("--batch-size", 32, "N", "images per step", type=_whole(1))
     add("--backend", "numpy", "NAME", "what computes: a name that `nnx info` lists")
+    add("--threads", None, "N", "of large matrix products (all cores)", type=_whole(1))
     add("--seed", 0, "N", "of the weights and the order of the images", type=_whole(0))
     add("--out", None, "DIR", "write model, metrics and configuration there after each epoch")
     train.add_argument(
@@ -150,7 +153,7 @@ def _train(a: argparse.Namespace) -> int:
     from . import data, random, train
     from .backend import use_backend
 
-    with use_backend(a.backend):
+    with use_backend(a.backend), _threads(a):
         if a.data_dir is None and a.data in data.sources.NAMES and a.data != "digits":
             raise OptionError(f"--data {a.data} reads IDX files: say where with --data-dir DIR")
         images = data.load(a.data, a.data_dir, split="train")
@@ -180,13 +183,25 @@ def _train(a: argparse.Namespace) -> int:
     return code
 
 
+@contextmanager
+def _threads(a: argparse.Namespace) -> Iterator[None]:
+    before = get_num_threads()
+    if a.threads is not None:
+        set_num_threads(a.threads)
+    a.threads = get_num_threads()
+    try:
+        yield
+    finally:
+        set_num_threads(before)
+
+
 def _header(a: argparse.Namespace, images: int, held_out: int, model: Layer) -> list[str]:
     size = sum(p.size for p in model.parameters())
     return [
         f"{a.data}: {images:,} images to train on, {held_out:,} held out "
         f"({'every fifth image' if a.data == 'digits' else 'its own test images'})",
         f"{a.model}: {size:,} parameters; {a.optimizer}, rate {a.lr:g}, {a.schedule}; "
-        f"batch size {a.batch_size}; seed {a.seed}; backend {a.backend}",
+        f"batch size {a.batch_size}; seed {a.seed}; backend {a.backend}; threads {a.threads}",
     ]
 
 

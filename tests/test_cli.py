@@ -107,15 +107,18 @@ def test_output_survives_any_encoding(encoding: str, tmp_path: Path) -> None:
 def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "a" / "run"
     options = ["--optimizer", "momentum", "--epochs", "8", "--model", "mlp:30", "--seed", "4"]
+    options += ["--threads", "1"]
+    before = nnx.get_num_threads()
     assert cli.main(["train", *options, "--out", str(folder)]) == 0
     shown = capsys.readouterr().out
+    assert "backend numpy; threads 1\n" in shown and nnx.get_num_threads() == before
     assert sorted(os.listdir(folder)) == ["config.json", "metrics.jsonl", "model.safetensors"]
 
     config = json.loads((folder / "config.json").read_text("utf-8"))
     assert config["arguments"] == {
         "data": "digits", "data_dir": None, "model": "mlp:30", "epochs": 8, "seed": 4, "lr": 0.1,
         "optimizer": "momentum", "schedule": "cosine", "weight_decay": 0.0, "batch_size": 32,
-        "backend": "numpy", "eager": False, "out": str(folder),
+        "backend": "numpy", "eager": False, "out": str(folder), "threads": 1,
     }  # fmt: skip
     assert config["versions"]["nnx"] == nnx.__version__
     assert config["versions"]["numpy"] == np.__version__

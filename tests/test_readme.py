@@ -69,6 +69,8 @@ def test_readme_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert Path("net.safetensors").exists()
     printed = capsys.readouterr().out
     assert "7,510 parameters" in printed and "[1. 4. 9.]\n2\n" in printed
+    (listing,) = [code for _, code in blocks("README.md", "text") if code.startswith("def replay")]
+    assert listing in printed
 
 
 @pytest.mark.usefixtures("apart")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,18 +30,16 @@ def plain(x: Any, y: Any = None) -> bool:
     return like and y.flags.c_contiguous
 
 
-def pieces(*arrays: Array) -> Iterator[tuple[Array, ...]]:
+def pieces(*arrays: Array) -> Sequence[tuple[Array, ...]]:
     """Arrays of one shape in pieces that stay in the cache while several calls go over them.
 
     Arrays that are not contiguous have no flat view: they are one piece.
     """
     size = arrays[0].size
     if size <= BLOCK or not all(a.flags.c_contiguous for a in arrays):
-        yield arrays
-        return
+        return (arrays,)
     flat = [a.reshape(-1) for a in arrays]
-    for i in range(0, size, BLOCK):
-        yield tuple([a[i : i + BLOCK] for a in flat])
+    return [tuple([a[i : i + BLOCK] for a in flat]) for i in range(0, size, BLOCK)]
 
 
 def scratch(run: Run, like: Array, dtype: Any = None) -> Callable[[Array], Array]:
