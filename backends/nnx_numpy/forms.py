@@ -32,7 +32,7 @@ CREATORS = (*FILLED, np.arange, np.eye, np.linspace)
 
 
 def form(f: Any, out: Array, args: tuple[Any, ...], attrs: dict[str, Any]) -> list[Run] | None:
-    """The calls that write `f(*args, **attrs)` to `out`, to the same bits; None if none is known."""
+    """The calls that write `f(*args, **attrs)` to `out`, bit for bit; None if none is known."""
     if isinstance(f, np.ufunc) and f.nout == 1:
         return [(f, args, {**attrs, "out": out})]
     special = SPECIAL.get(f)

@@ -189,10 +189,9 @@ def _outermost(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _has_tensor(values: Iterable[Any]) -> bool:
-    for v in values:
-        if isinstance(v, Tensor) or (type(v) in (list, tuple) and _has_tensor(v)):
-            return True
-    return False
+    return any(
+        isinstance(v, Tensor) or (type(v) in (list, tuple) and _has_tensor(v)) for v in values
+    )
 
 
 def _name(error: NnxError, layer: Layer) -> None:
