@@ -17,7 +17,7 @@ import pytest
 
 import nnx.bench
 from nnx import ops
-from nnx.bench import columns, floor, footprint, nnx_cases, report, rounds
+from nnx.bench import columns, floor, footprint, nnx_cases, report, rounds, run
 from nnx.bench.cases import (
     ELEMENTWISE,
     NETWORKS,
@@ -256,8 +256,12 @@ def test_columns_and_what_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_peers_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columns, "find_spec", lambda name: None)
     assert [c.name for c in columns.columns() if not c.ours] == ["naive"]
-    asked = {c.name: c.reason for c in columns.columns(["jax"])}
-    assert asked["jax"] == "JAX is not installed: pip install jax"
+    asked = [(c.name, c.reason) for c in columns.columns(["torch", "jax"]) if not c.ours]
+    assert asked == [
+        ("torch", "PyTorch is not installed: pip install torch"),
+        ("jax", "JAX is not installed: pip install jax"),
+        ("naive", ""),
+    ]
 
 
 # ---- the command
@@ -352,6 +356,32 @@ def test_pytest_benchmarks_runs_the_same_cases() -> None:
 def with_path() -> dict[str, str]:
     """The environment with the paths that this process imports nnx from."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+
+# ---- devices
+
+
+@pytest.mark.usefixtures("brief")
+def test_the_sweep_over_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replay stands for a device: it has the times, and a host to be compared with."""
+    monkeypatch.setattr(run, "on_device", lambda column: column.name == "numpy replay")
+    monkeypatch.setattr(run, "SWEEP_SIZES", TINY)
+    monkeypatch.setattr(run, "SWEEP_BATCHES", (1, 4))
+    chosen = columns.columns(names=["numpy", "numpy replay"])
+    found = run.sweep(chosen, 1, rounds.QUICK_EFFORT)
+    assert found is not None
+    assert (found["step"], found["threads"], found["batches"]) == ("6-5-3", 1, [1, 4])
+    assert {name: len(times) for name, times in found["seconds"].items()} == {
+        "numpy": 2, "numpy replay": 2,
+    }  # fmt: skip
+    assert set(found["wins_from"]) == {"numpy replay"}
+    assert run.sweep(chosen[:1], 1, rounds.QUICK_EFFORT) is None
+
+
+def test_pytorch_has_a_column_on_a_gpu_where_nnx_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there in (False, True):
+        monkeypatch.setattr(columns, "on_device", lambda column, there=there: there)
+        assert ("torch-cuda" in {c.name for c in columns._variants()}) == there
 
 
 # ---- footprints

@@ -126,10 +126,15 @@ def columns(
             if name not in known:
                 raise OptionError(f"nnx bench: no column {name!r}; choose from {', '.join(known)}")
         return [known[name] for name in names]
-    variants = [c for c in known.values() if c.name.partition("-")[0] in peers]
-    if quick:
-        variants = [c for c in variants if c.name in PEERS]
-    return [*variants, *(c for c in known.values() if c.ours or c.name == "naive")]
+
+    def wanted(column: Column) -> bool:
+        """Of a peer that is not installed one column is enough to say so."""
+        peer = column.name.partition("-")[0]
+        plain_only = quick or (peer in known and bool(known[peer].reason))
+        return peer in peers and (column.name == peer or not plain_only)
+
+    rest = [c for c in known.values() if c.ours or c.name == "naive"]
+    return [*filter(wanted, known.values()), *rest]
 
 
 def _peers(against: Iterable[str] | None) -> list[str]:

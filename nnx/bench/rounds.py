@@ -166,4 +166,4 @@ def agree(case: Case, first: str, expected: list[Any], name: str, found: list[An
         if not close:
             what = f"loss of step {i + 1}" if case.trains else f"result {i}"
             gap = np.max(np.abs(x - y))
-            raise DisagreementError(f"{what} differs from {first}'s by {gap:.3g}: not timed")
+            raise DisagreementError(f"{what} differs from {first}'s by {gap:.3g}")
