@@ -144,6 +144,7 @@ class Captured:
         form = flatten(result, record.outputs, f"what {self.__name__} returned")
         for i, y in enumerate(record.outputs):
             record.outputs[i] = y._data if isinstance(y, Tensor) else y
+        record.see(record.outputs)
         record.verify(self.end)
         return form
 

@@ -1,0 +1,58 @@
+"""What a reader needs to judge the times: processor, cores, versions, BLAS."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from .columns import Column, backend_of, on_device
+
+PACKAGES = ("numpy", "torch", "jax", "numba")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def machine(columns: list[Column]) -> dict[str, str]:
+    """Facts by name; versions of what the columns stand for, and their devices."""
+    from threadpoolctl import threadpool_info
+
+    found = {
+        "cpu": _cpu(),
+        "cores": str(usable_cores()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+    usable = [c for c in columns if not c.reason]
+    names = {"numpy", *(c.name.partition(" ")[0].partition("-")[0] for c in usable)}
+    for package in PACKAGES:
+        if package in names:
+            try:
+                found[package] = version(package)
+            except PackageNotFoundError:
+                found[package] = "of unknown version"
+    pools = [p for p in threadpool_info() if p["user_api"] == "blas"]
+    if pools:
+        found["blas"] = ", ".join(
+            f"{p['internal_api']} {p['version']} {p.get('architecture', '')}".strip() for p in pools
+        )
+    for column in filter(on_device, usable):
+        backend = backend_of(column)
+        described = {} if backend is None else backend.describe()
+        found[f"device {column.name}"] = ", ".join(f"{k} {v}" for k, v in described.items())
+    return found
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
