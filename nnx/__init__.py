@@ -1,7 +1,8 @@
 """nnx: neural networks on any array library, with every derivative beside its forward."""
 
 from . import data, errors, init, layers, op, ops, optim
-from .backend import Backend, asarray, backends, get_backend, set_backend, to_numpy, use_backend
+from .arrays import asarray, to_numpy
+from .backend import Backend, backends, get_backend, set_backend, use_backend
 from .capture import capture
 from .errors import (
     BackendError,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .backend import NUMBERS, Array, Backend, asarray, backend_of, load_backend, moved, to_numpy
+from .arrays import asarray, moved, to_numpy
+from .backend import NUMBERS, Array, Backend, backend_of, load_backend
 from .errors import DtypeError, ShapeError, StateError
 from .op import Op
 from .operators import Operators

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from . import layers, ops, optim
-from .backend import Array, backend_of, to_numpy
+from .arrays import to_numpy
+from .backend import Array, backend_of
 from .capture import capture
 from .data import DataLoader
 from .errors import OptionError

@@ -8,7 +8,8 @@ from typing import Any
 
 import nnx
 
-from ..backend import Backend, asarray, set_backend
+from ..arrays import asarray
+from ..backend import Backend, set_backend
 from ..capture import capture
 from ..layers import Layer, Linear, Relu, Sequential, SoftmaxCrossEntropy
 from ..optim import SGD, Adam, Optimizer

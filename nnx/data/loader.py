@@ -91,6 +91,4 @@ class DataLoader:
 
 def _check_int(option: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise OptionError(
-            f"DataLoader: {option}={value!r}, expected an int of {least} or more"
-        )
+        raise OptionError(f"DataLoader: {option}={value!r}, expected an int of {least} or more")

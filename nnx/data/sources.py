@@ -49,8 +49,7 @@ def load(
         return _digits(split)
     if directory is None:
         raise OptionError(
-            f"load({name!r}) reads IDX files: say where they are with "
-            f"load({name!r}, directory=...)"
+            f"load({name!r}) reads IDX files: say where they are with load({name!r}, directory=...)"
         )
     return _mnist(name, os.fspath(directory), split)
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
 
-from ..backend import Array, asarray, backend_of, get_backend, moved
+from ..arrays import asarray, moved
+from ..backend import Array, backend_of, get_backend
 from ..errors import OptionError
 from ..flat import Flat, pack
 from ..tensor import Parameter, Tensor
