@@ -1,6 +1,8 @@
 """nnx: neural networks on any array library, with every derivative beside its forward."""
 
-from . import data, errors, init, layers, op, ops, optim
+from typing import TYPE_CHECKING, Any
+
+from . import data, errors, init, layers, metrics, op, ops, optim
 from .arrays import asarray, to_numpy
 from .backend import Backend, backends, get_backend, set_backend, use_backend
 from .capture import capture
@@ -10,6 +12,7 @@ from .errors import (
     CaptureError,
     DataError,
     DeviceError,
+    DivergedError,
     DtypeError,
     LabelError,
     MixedBackendsError,
@@ -85,6 +88,10 @@ from .tape import no_grad
 from .tensor import Parameter, Tensor
 from .threads import get_num_threads, set_num_threads
 
+if TYPE_CHECKING:
+    from . import train
+    from .train import Trainer
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -96,6 +103,7 @@ __all__ = [
     "CaptureError",
     "DataError",
     "DeviceError",
+    "DivergedError",
     "DtypeError",
     "LabelError",
     "Layer",
@@ -111,6 +119,7 @@ __all__ = [
     "Softmax",
     "StateError",
     "Tensor",
+    "Trainer",
     "UnknownBackendError",
     "__version__",
     "abs",
@@ -155,6 +164,7 @@ __all__ = [
     "mean",
     "mean_absolute_error",
     "mean_squared_error",
+    "metrics",
     "min",
     "minimum",
     "multiply",
@@ -187,7 +197,19 @@ __all__ = [
     "take",
     "tanh",
     "to_numpy",
+    "train",
     "use_backend",
     "var",
     "where",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What only some programs need, and would lengthen the import for all."""
+    from importlib import import_module
+
+    if name == "train":
+        return import_module(".train", __name__)
+    if name == "Trainer":
+        return import_module(".train", __name__).Trainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

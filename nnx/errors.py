@@ -11,6 +11,7 @@
     ├── LabelError              a class id outside 0..C-1 (also a ValueError)
     ├── StateError              a call at the wrong moment (also a RuntimeError)
     ├── CaptureError            a captured function that cannot be replayed (also a RuntimeError)
+    ├── DivergedError           a training run whose loss is not finite (also an ArithmeticError)
     ├── OptionError             an unknown option or a value out of range (also a ValueError)
     └── DataError               a file or data set that cannot be read (also a ValueError)
 
@@ -26,6 +27,7 @@ __all__ = [
     "CaptureError",
     "DataError",
     "DeviceError",
+    "DivergedError",
     "DtypeError",
     "LabelError",
     "MixedBackendsError",
@@ -85,6 +87,10 @@ class StateError(NnxError, RuntimeError):
 
 class CaptureError(NnxError, RuntimeError):
     """What `nnx.capture` recorded cannot be replayed: the message names the line."""
+
+
+class DivergedError(NnxError, ArithmeticError):
+    """The loss of a training run is not finite: the message names the step and the layer."""
 
 
 class OptionError(NnxError, ValueError):

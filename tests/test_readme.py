@@ -97,8 +97,12 @@ def commands() -> list[tuple[str, str, str]]:
 
 def test_commands_exist() -> None:
     """Each `nnx ...` is parsed by the command's own parser."""
-    assert {c for _, c, _ in commands()} == {"train", "info", "bench"}
-    parsers = {"bench": bench._parser(), "train": cli._parser(), "info": cli._parser()}
+    assert {c for _, c, _ in commands()} == {"train", "eval", "predict", "info", "bench"}
+    parsers = {
+        "bench": bench._parser(),
+        "train": cli.options.parser(),
+        "info": cli.options.parser(),
+    }
     for name, command, rest in commands():
         if not rest.startswith("-"):
             rest = ""  # prose: "`nnx bench` prints"
