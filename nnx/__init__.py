@@ -14,6 +14,7 @@ from .errors import (
     DeviceError,
     DivergedError,
     DtypeError,
+    GradientError,
     LabelError,
     MixedBackendsError,
     NnxError,
@@ -90,6 +91,7 @@ from .threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from . import train
+    from .checking import gradcheck
     from .train import Trainer
 
 __version__ = "0.1.0"
@@ -105,6 +107,7 @@ __all__ = [
     "DeviceError",
     "DivergedError",
     "DtypeError",
+    "GradientError",
     "LabelError",
     "Layer",
     "Loss",
@@ -148,6 +151,7 @@ __all__ = [
     "getitem",
     "getitem_adjoint",
     "grad",
+    "gradcheck",
     "huber",
     "init",
     "layers",
@@ -210,6 +214,7 @@ def __getattr__(name: str) -> Any:
 
     if name == "train":
         return import_module(".train", __name__)
-    if name == "Trainer":
-        return import_module(".train", __name__).Trainer
+    homes = {"Trainer": ".train", "gradcheck": ".checking"}
+    if name in homes:
+        return getattr(import_module(homes[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

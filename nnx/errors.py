@@ -12,6 +12,7 @@
     ├── StateError              a call at the wrong moment (also a RuntimeError)
     ├── CaptureError            a captured function that cannot be replayed (also a RuntimeError)
     ├── DivergedError           a training run whose loss is not finite (also an ArithmeticError)
+    ├── GradientError           a derivative that differences contradict (also an AssertionError)
     ├── OptionError             an unknown option or a value out of range (also a ValueError)
     └── DataError               a file or data set that cannot be read (also a ValueError)
 
@@ -29,6 +30,7 @@ __all__ = [
     "DeviceError",
     "DivergedError",
     "DtypeError",
+    "GradientError",
     "LabelError",
     "MixedBackendsError",
     "NnxError",
@@ -91,6 +93,10 @@ class CaptureError(NnxError, RuntimeError):
 
 class DivergedError(NnxError, ArithmeticError):
     """The loss of a training run is not finite: the message names the step and the layer."""
+
+
+class GradientError(NnxError, AssertionError):
+    """A derivative is not what differences say: the message is the report of `nnx.gradcheck`."""
 
 
 class OptionError(NnxError, ValueError):
