@@ -21,6 +21,7 @@ from .errors import (
     OptionError,
     ShapeError,
     StateError,
+    TransferError,
     UnknownBackendError,
 )
 from .functional import grad
@@ -88,6 +89,7 @@ from .random import seed
 from .tape import no_grad
 from .tensor import Parameter, Tensor
 from .threads import get_num_threads, set_num_threads
+from .traffic import transfers
 
 if TYPE_CHECKING:
     from . import train
@@ -123,6 +125,7 @@ __all__ = [
     "StateError",
     "Tensor",
     "Trainer",
+    "TransferError",
     "UnknownBackendError",
     "__version__",
     "abs",
@@ -202,6 +205,7 @@ __all__ = [
     "tanh",
     "to_numpy",
     "train",
+    "transfers",
     "use_backend",
     "var",
     "where",

@@ -14,6 +14,7 @@
     ├── DivergedError           a training run whose loss is not finite (also an ArithmeticError)
     ├── GradientError           a derivative that differences contradict (also an AssertionError)
     ├── OptionError             an unknown option or a value out of range (also a ValueError)
+    ├── TransferError           a transfer that nnx.transfers forbids (also a RuntimeError)
     └── DataError               a file or data set that cannot be read (also a ValueError)
 
 A message says what was given, what was expected and the call that fixes it. An error that
@@ -37,6 +38,7 @@ __all__ = [
     "OptionError",
     "ShapeError",
     "StateError",
+    "TransferError",
     "UnknownBackendError",
 ]
 
@@ -105,3 +107,7 @@ class OptionError(NnxError, ValueError):
 
 class DataError(NnxError, ValueError):
     """A file or data set that cannot be read: missing, truncated, of another format."""
+
+
+class TransferError(NnxError, RuntimeError):
+    """Something crossed between host and device that nobody asked for, where that is forbidden."""

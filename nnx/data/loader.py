@@ -9,6 +9,7 @@ import numpy as np
 from ..backend import Array, Backend, get_backend, load_backend
 from ..errors import OptionError
 from ..random import generator
+from ..traffic import TO_DEVICE, crossed
 from .dataset import ArrayDataset, HostArray
 
 DTYPES = ("float16", "float32", "float64")
@@ -78,6 +79,8 @@ class DataLoader:
         order = self._order(epoch)
         for i in range(start, len(self)):
             x, t = self.dataset[order[i * self.batch_size : (i + 1) * self.batch_size]]
+            if not self.backend.on_host:
+                crossed(TO_DEVICE, x.nbytes + t.nbytes, arrays=2)
             yield self._moved(x), self._moved(t)
 
     def _order(self, epoch: int) -> HostArray:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..arrays import to_numpy
 from ..backend import Array, Backend
 from ..errors import StateError
 
@@ -32,12 +33,12 @@ class Meter:
     def means(self) -> dict[str, float]:
         """Each name's mean; NaN before the first row."""
         return {
-            name: float(total) / self.rows if self.rows else math.nan
+            name: float(to_numpy(total)) / self.rows if self.rows else math.nan
             for name, total in zip(self.names, self._sums, strict=True)
         }
 
     def state(self) -> dict[str, Any]:
-        sums = {name: float(s) for name, s in zip(self.names, self._sums, strict=True)}
+        sums = {name: float(to_numpy(s)) for name, s in zip(self.names, self._sums, strict=True)}
         return {"rows": self.rows, "sums": sums}
 
     def restore(self, state: Mapping[str, Any]) -> None:
