@@ -23,8 +23,9 @@ from nnx.op import REGISTRY
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", "docs/*.md", "backends/*.md", "benchmarks/*.md", "examples/**/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "backends/*.md", "benchmarks/*.md", "examples/**/*.md")
     for path in ROOT.glob(pattern)
+    if not {"_build", "generated"} & set(path.parts)
 )
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.M | re.S)
 COMMAND = re.compile(r"(?:^|[\s/\\`])nnx +(train|eval|predict|info|bench)\b([^`&#\n]*)")
@@ -59,6 +60,7 @@ def run(name: str, namespace: dict[str, Any]) -> None:
         report: list[str] = []
         doctest.DocTestRunner().run(test, out=report.append, clear_globs=False)
         assert not report, "".join(report)
+        namespace.update(test.globs)
 
 
 @pytest.mark.usefixtures("apart")
@@ -75,7 +77,9 @@ def test_readme_code(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("apart")
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/design.md", "docs/errors.md"])
+@pytest.mark.parametrize(
+    "name", ["CONTRIBUTING.md", *(n for n in DOCUMENTS if n.startswith("docs/"))]
+)
 def test_code_of_the_other_documents(name: str) -> None:
     namespace = {"__name__": "document", "op": nnx.op.op}
     assert blocks(name, "python", "pycon")
