@@ -69,6 +69,7 @@ def killed_at(count: int, folder: Path, arguments: list[str]) -> int:
     return forked(f)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork")  # threads of other tests, such as PyTorch's
 def test_killed_at_every_file_operation(tmp_path: Path) -> None:
     """Then resumed and killed at the same operation, until it comes through."""
     whole = tmp_path / "whole"
