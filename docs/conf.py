@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,26 @@ html_theme, html_title = "furo", f"nnx {nnx.__version__}"
 html_show_copyright = html_show_sourcelink = False
 exclude_patterns = ["_build", "pages"]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.xref_missing"]  # links to files of the repository, tested elsewhere
 pygments_dark_style = "monokai"
 
 
 def setup(app: Any) -> None:
     app.connect("builder-inited", lambda _: write())
+    app.connect("source-read", lambda _, name, text: text.insert(0, within(name, text.pop())))
+    app.connect(
+        "include-read", lambda _, path, name, text: text.insert(0, within(name, text.pop()))
+    )
+
+
+def within(page: str, text: str) -> str:
+    """Links to files of the repository that are no pages become what they say."""
+
+    def kept(link: re.Match[str]) -> str:
+        target = (HERE / page).parent / link[2].partition("#")[0]
+        inside = target.exists() and target.resolve().is_relative_to(HERE)
+        return link[0] if inside else link[1]
+
+    return re.sub(r"\[([^\]]+)\]\((?!https?:|#)([^)\s]+)\)", kept, text)
 
 
 def write() -> None:
