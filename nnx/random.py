@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .backend import recording
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -11,7 +13,13 @@ _generator: np.random.Generator | None = None
 
 
 def seed(n: int) -> None:
-    """Start the random numbers anew: the same seed gives the same weights on every backend."""
+    """Start the random numbers anew: the same seed gives the same weights on every backend.
+
+    Raises CaptureError in a function that `nnx.capture` records.
+    """
+    recorder = recording()
+    if recorder is not None:
+        recorder.refuse_seeding()
     host = generator()
     host.bit_generator.state = type(host.bit_generator)(n).state
 

@@ -59,19 +59,24 @@ def entries(recording: Recording, line: Line, form: Any) -> list[Entry]:
         for c in recording.calls
     ]
     found.append(Entry("return", None, (form, described(recording.outputs)), (), line))
-    finals = [described(_left(recording, leaf)) for leaf in recording.leaves.values()]
+    finals = [
+        None if _untouched(recording, leaf) else described(gradient_of(leaf.tensor))
+        for leaf in recording.leaves.values()
+    ]
     kept = ("grad", "outside")
     finals = [None if isinstance(f, At) and f.label[0] in kept else f for f in finals]
     found.append(Entry("gradients", None, finals, (), line))
     return found
 
 
-def _left(recording: Recording, leaf: Leaf) -> Any:
-    """The gradient that the run left; None if it let the slot be."""
+def _untouched(recording: Recording, leaf: Leaf) -> bool:
+    """Whether the run left the gradient that was there: which one, does not matter then."""
     grad = gradient_of(leaf.tensor)
-    if grad is SLOT and leaf.grad is SLOT and not recording.touches(leaf.tensor.slot):
-        return None
-    return grad
+    if grad is not leaf.grad:
+        return False
+    if grad is not SLOT:
+        return True
+    return leaf.tensor.size > 0 and not recording.touches(leaf.tensor.slot)
 
 
 def _values(call: Call) -> Any:
