@@ -137,7 +137,7 @@ class Captured:
 
     def _record(self, given: Arguments) -> Any:
         waiting = [old for old in self._pending.get(given.key, ()) if old.holds()]
-        options = [pair for old in waiting for pair in old.options()]
+        options = [pair for old in self._pending.get(given.key, ()) for pair in old.options()]
         record, arrays = self.begin(given)
         form = self.run(given, arrays, record)
         verify(options, self.end)
@@ -198,16 +198,18 @@ class Captured:
         code = getattr(self.fn, "__code__", None)
         return ("", 0) if code is None else (code.co_filename, code.co_firstlineno)
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._attribute = name
-
     def __get__(self, instance: Any, owner: type | None = None) -> Captured:
         """As a method: plans are of an instance, which keeps them."""
         if instance is None or not hasattr(self.fn, "__get__"):
             return self
-        made = type(self)(self.fn.__get__(instance, owner), **self._options())
-        instance.__dict__[self._attribute] = made
-        return made
+        methods = vars(instance).get("_captured")
+        if methods is None or methods.instance is not instance:
+            methods = vars(instance)["_captured"] = Methods(instance)
+        found: Captured | None = methods.made.get(self)
+        if found is None:
+            found = type(self)(self.fn.__get__(instance, owner), **self._options())
+            methods.made[self] = found
+        return found
 
     def _options(self) -> dict[str, Any]:
         return {"check": self.check, "max_plans": self.max_plans, "fuse": self.fuse}
@@ -219,6 +221,16 @@ class Captured:
     def __repr__(self) -> str:
         count = sum(map(len, self._plans.values()))
         return f"<captured {self.__name__}, {count} plan{'s' if count != 1 else ''}>"
+
+
+class Methods:
+    """The captured methods of one instance; a copy of it makes its own."""
+
+    def __init__(self, instance: Any = None) -> None:
+        self.instance, self.made = instance, dict[Captured, Captured]()
+
+    def __reduce__(self) -> Any:
+        return Methods, ()
 
 
 @contextmanager
