@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CaptureError
 from .compare import difference, entries
-from .log import Leaf, gradient_of, set_gradient, shown
+from .log import Leaf, bare, gradient_of, set_gradient, shown
 from .plan import Plan
 from .tree import flatten
 
@@ -36,7 +36,7 @@ class Snapshot:
             set_gradient(t, grad)
             t._version = version
             if grad is not None:
-                copy(t.grad, saved)
+                copy(bare(t.grad), saved)
         for source, steps in self.steps:
             source.rewind(steps)
         for generator, state in self.generators:
@@ -97,7 +97,7 @@ def _eager(captured: Captured, given: Arguments) -> Any:
 
 
 def _copied(copy: Any, grad: Any) -> Any:
-    return None if grad is None else copy(grad)
+    return None if grad is None else copy(bare(grad))
 
 
 def _equal(base: Any, a: Any, b: Any) -> bool:

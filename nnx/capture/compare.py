@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..errors import CaptureError
-from .log import SLOT, Call, Leaf, Line, gradient_of, shown
+from .log import SLOT, Call, Leaf, Line, bare, gradient_of, shown
 from .recording import Recording
 from .trace import each
 
@@ -38,8 +38,9 @@ def entries(recording: Recording, line: Line, form: Any) -> list[Entry]:
     """
     labels: dict[int, tuple[Any, ...]] = {}
     for i, leaf in enumerate(recording.leaves.values()):
-        if recording.base.owns(leaf.grad):
-            labels[id(recording.memory.root(leaf.grad))] = ("grad", i)
+        grad = bare(leaf.grad)
+        if recording.base.owns(grad):
+            labels[id(recording.memory.root(grad))] = ("grad", i)
 
     def at(array: Any) -> At:
         root = recording.memory.root(array)
