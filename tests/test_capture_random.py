@@ -11,7 +11,7 @@ from programs import Program
 
 import nnx
 
-SEEDS = {"numpy": range(20, 70), "numba": range(10, 30)}
+SEEDS = {"numpy": range(20, 60), "numba": range(10, 25)}
 RUNS = [(name, s) for name, seeds in SEEDS.items() if nnx.backends()[name].available for s in seeds]
 
 
