@@ -1,7 +1,7 @@
 """Where the time of an eager training step goes: `python benchmarks/eager.py`.
 
-Each part is timed by itself, in turn with the others, on one thread; the times are medians. What the
-kernels take is what a replay takes: the same kernels, without Python in between.
+Each part is timed by itself, in turn with the others, on one thread; the times are medians. What
+the kernels take is what a replay takes: the same kernels, without Python in between.
 """
 
 from __future__ import annotations
