@@ -2,6 +2,7 @@
 
 from . import data, errors, init, layers, op, ops, optim
 from .backend import Backend, asarray, backends, get_backend, set_backend, to_numpy, use_backend
+from .buffer import Buffer
 from .capture import capture
 from .errors import (
     BackendError,
@@ -105,6 +106,7 @@ __all__ = [
     "Backend",
     "BackendError",
     "BackendPackageError",
+    "Buffer",
     "CaptureError",
     "DataError",
     "DeviceError",
