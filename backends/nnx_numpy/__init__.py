@@ -13,11 +13,14 @@ from nnx.errors import DtypeError
 
 from . import (  # noqa: F401 - they fill the table
     activation,
+    conv,
     cross_entropy,
     fusions,
     index,
     linear,
     optim,
+    pool,
+    window,
 )
 from .memory import aligned
 from .table import overrides
