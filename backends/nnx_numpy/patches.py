@@ -25,6 +25,7 @@ from nnx.ops._geometry import count
 from .table import Array, Run
 
 BLOCK = 1 << 20  # entries of a block of columns: 2 to 4 MB were best for 64 channels
+LEAST = 128  # columns of a product that is worth its call
 Pair = tuple[int, int]
 
 
@@ -92,19 +93,11 @@ class Block(NamedTuple):
         return self.rows * self.wide
 
 
-def blocks(
-    g: Geometry, channels: int, places: Pair, batch: int, pairs: bool = False
-) -> Iterator[Block]:
-    """Parts of the result whose columns stay in the cache: of whole rows unless these are long.
-
-    pairs   whether two neighbours of a row stay together
-    """
+def blocks(g: Geometry, channels: int, places: Pair, batch: int) -> Iterator[Block]:
+    """Parts of the result whose columns stay in the cache: of whole rows unless these are long."""
     (kh, kw), (high, wide) = g.sizes, places
     row = kw * channels * batch * (1 if g.overlapping else kh)
-    least = -(-128 // batch)  # columns of a product that is worth its call
-    across = min(wide, max(least, BLOCK // (row * (kh + 3 if g.overlapping else 1))))
-    if pairs and across < wide:
-        across += across % 2
+    across = min(wide, max(-(-LEAST // batch), BLOCK // (row * (kh + 3 if g.overlapping else 1))))
     fit = max(1, BLOCK // (row * across))
     down = max(1, (fit - kh) // g.stride[0] + 1) if g.overlapping else fit
     for top in range(0, high, down):

@@ -81,7 +81,7 @@ def _seen(run: Run, x: Array, g: Geometry, todo: list[Block]) -> Iterator[Array]
 
 def _todo(g: Geometry, x: Array, y: Array) -> list[Block]:
     double = g._replace(sizes=(g.sizes[0], 2))  # B' x is twice as large as x
-    return list(blocks(double, x.shape[1], (y.shape[0], y.shape[2]), y.shape[3], pairs=True))
+    return list(blocks(double, x.shape[1], (y.shape[0], y.shape[2]), y.shape[3]))
 
 
 def _pairs(y: Array, groups: int, block: Block) -> tuple[Array, Array, Array]:
