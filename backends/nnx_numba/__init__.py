@@ -41,7 +41,14 @@ class NumbaBackend(NumpyBackend):
                     f"{INSTALL}"
                 )
             raise BackendPackageError(what) from error
-        from . import activation, cross_entropy, fusions, optim  # noqa: F401 - they fill `overrides`
+        from . import (  # noqa: F401 - they fill `overrides`
+            activation,
+            cross_entropy,
+            fusions,
+            norm,
+            optim,
+            pool,
+        )
         from .common import overrides
 
         self.kernels = overrides

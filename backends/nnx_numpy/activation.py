@@ -9,7 +9,7 @@ import numpy as np
 from nnx.calls import calls
 from nnx.ops import log_softmax, relu, sigmoid, softmax, tanh
 
-from .layout import dense, like
+from .layout import gapless, like
 from .table import (
     BLOCK,
     UNTHREADED_VECTOR,
@@ -30,7 +30,7 @@ _ONE = {np.dtype(t): np.ones((), t) for t in (np.float32, np.float64)}
 @overrides.forward(relu)
 @calls(inplace=("x",))
 def _relu(run, x):
-    if not dense(x):
+    if not gapless(x):
         return None
     y = like(run, x)
     for a, b in pieces(x, y):
@@ -42,7 +42,7 @@ def _relu(run, x):
 @calls(inplace=("dy",))
 def _relu_slope(run, dy, y):
     """The mask becomes floats before it is multiplied: NumPy casts slowly within a product."""
-    if not dense(y, dy):
+    if not gapless(y, dy):
         return None
     dx = like(run, y)
     mask, factor, zero = scratch(run, y, np.bool_), scratch(run, y), _ZERO[y.dtype]
@@ -57,7 +57,7 @@ def _relu_slope(run, dy, y):
 @overrides.forward(sigmoid)
 @calls(inplace=("x",))
 def _sigmoid(run, x):
-    if not dense(x):
+    if not gapless(x):
         return None
     y = like(run, x)
     for a, b in pieces(x, y):
@@ -77,7 +77,7 @@ def _sigmoid_into(x, y):
 @overrides.derivative(sigmoid, "x")
 @calls(inplace=("dy",))
 def _sigmoid_slope(run, dy, y):
-    if not dense(y, dy):
+    if not gapless(y, dy):
         return None
     dx, factor, one = like(run, y), scratch(run, y), _ONE[y.dtype]
     for d, v, out in pieces(dy, y, dx):
@@ -91,7 +91,7 @@ def _sigmoid_slope(run, dy, y):
 @overrides.derivative(tanh, "x")
 @calls(inplace=("dy",))
 def _tanh_slope(run, dy, y):
-    if not dense(y, dy):
+    if not gapless(y, dy):
         return None
     dx, factor, one = like(run, y), scratch(run, y), _ONE[y.dtype]
     for d, v, out in pieces(dy, y, dx):

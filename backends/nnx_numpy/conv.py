@@ -12,7 +12,7 @@ from nnx.ops._geometry import pairs, per_axis
 from nnx.ops.conv import transposed_length
 
 from . import winograd
-from .layout import IMAGES, ROWS, channels, dense, in_order
+from .layout import IMAGES, ROWS, channels, gapless, in_order
 from .patches import Geometry
 from .products import convolve, correlate, kernels, spread
 from .table import FLOATS, UNTHREADED_VECTOR, Array, Run, dot_for, ones, overrides
@@ -109,7 +109,7 @@ def _by_kernel(run: Run, dy: Array, x: Array, W: Array, g: Geometry, copies: Any
 
 def _by_bias(run: Run, dy: Array) -> Any:
     """Sums of the entries that lie together, as a product with ones; then of these."""
-    if not (_takes(dy) and dense(dy)):
+    if not (_takes(dy) and gapless(dy)):
         return None
     d, db = channels(dy), run.new((dy.shape[1],), dy.dtype)
     before, n, after = d.shape

@@ -16,7 +16,7 @@ from .table import BLOCK, FLOATS, Array, Run, order_of, plain
 IMAGES, ROWS = (0, 1, 2, 3), (2, 1, 3, 0)  # orders of memory: (N, C, H, W), (H, C, W, N)
 
 
-def dense(x: Any, y: Any = None) -> bool:
+def gapless(x: Any, y: Any = None) -> bool:
     """As `plain`, with the axes of both in any one order: memory without gaps."""
     if plain(x, y):
         return True
@@ -38,7 +38,7 @@ def like(run: Run, x: Array) -> Array:
 
 
 def channels(x: Array) -> Array:
-    """A dense array (N, C, ...) as (before, C, after) in memory; a view."""
+    """A gapless array (N, C, ...) as (before, C, after) in memory; a view."""
     order = order_of(x)
     at = order.index(1)
     sizes = [x.shape[i] for i in order]

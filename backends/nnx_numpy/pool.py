@@ -14,7 +14,7 @@ from nnx.calls import calls
 from nnx.ops import avg_pool2d, max_pool2d, relu
 from nnx.ops._geometry import count, pairs, per_axis
 
-from .layout import dense, in_order, like
+from .layout import gapless, in_order, like
 from .table import FLOATS, Array, Run, order_of, overrides
 
 DOWN, ACROSS = 1, 3  # the axes of such images that windows move along
@@ -44,22 +44,22 @@ class Windows:
         return np.multiply.outer(down, across).astype(dtype)[:, None, :, None]
 
 
-def _takes(x: Any) -> bool:
+def takes(x: Any) -> bool:
     """Whether rows come before columns in memory, and there is something in it."""
-    if type(x) is not np.ndarray or x.dtype not in FLOATS or not x.size or not dense(x):
+    if type(x) is not np.ndarray or x.dtype not in FLOATS or not x.size or not gapless(x):
         return False
     order = order_of(x)
     return order.index(2) < order.index(3)
 
 
-def _image(turned: Array, order: tuple[int, ...]) -> Array:
+def image_of(turned: Array, order: tuple[int, ...]) -> Array:
     """An array that was put in order as (before, H, between, W, after), a view."""
     sizes, h, w = turned.shape, order.index(2), order.index(3)
     parts = (sizes[:h], sizes[h : h + 1], sizes[h + 1 : w], sizes[w : w + 1], sizes[w + 1 :])
     return turned.reshape([math.prod(p) for p in parts])
 
 
-def _result(run: Run, x: Array, at: Windows) -> Array:
+def result(run: Run, x: Array, at: Windows) -> Array:
     shape = (*x.shape[:2], *at.shape)
     if x.flags.c_contiguous:
         return run.new(shape, x.dtype)  # type: ignore[no-any-return]
@@ -160,12 +160,12 @@ def _slope_otherwise(xp, dy, x, rows, size, stride, padding):
 @calls(otherwise=_otherwise)
 def _max_pool2d(run, x, *, size, stride=None, padding=0):
     """rows: each row's windows' maxima"""
-    if not _takes(x):
+    if not takes(x):
         return None
     at, order = Windows(x, size, stride, padding), order_of(x)
-    y, image = _result(run, x, at), _image(x.transpose(order), order)
+    y, image = result(run, x, at), image_of(x.transpose(order), order)
     rows = _across(run, np.maximum, _padded(run, image, at, -np.inf), at, run.new)
-    _joined(run, np.maximum, _entries(rows, at, DOWN), _image(y.transpose(order), order))
+    _joined(run, np.maximum, _entries(rows, at, DOWN), image_of(y.transpose(order), order))
     return y, {"rows": rows}
 
 
@@ -175,14 +175,14 @@ def _max_pool2d_slope(run, dy, x, rows, size, stride, padding):
     if rows is None:
         return None
     at, order = Windows(x, size, stride, padding), order_of(x)
-    d, dx = _image(in_order(run, dy, order), order), like(run, x)
+    d, dx = image_of(in_order(run, dy, order), order), like(run, x)
     _down_and_across(run, d, x, rows, at, dx)
     return dx
 
 
 def _down_and_across(run: Run, d: Array, x: Array, rows: Array, at: Windows, dx: Array) -> None:
     order = order_of(x)
-    image, out = (_image(a.transpose(order), order) for a in (x, dx))
+    image, out = (image_of(a.transpose(order), order) for a in (x, dx))
     drows = run.empty(rows.shape, x.dtype)
     _sent(run, rows, d, drows, at, DOWN)
     into = _space(run, out, at) if at.padded else out
@@ -196,10 +196,10 @@ def _down_and_across(run: Run, d: Array, x: Array, rows: Array, at: Windows, dx:
 )
 def max_pool2d_slope_of_relu(run, dz, y, rows, size, stride, padding, dx):
     """Where a window's maximum is not above 0, none of it is: relu's slope on what was pooled."""
-    if rows is None or not dense(y, dx):
+    if rows is None or not gapless(y, dx):
         return False
     at, order = Windows(y, size, stride, padding), order_of(y)
-    d = _image(in_order(run, dz, order), order)
+    d = image_of(in_order(run, dz, order), order)
     mask, kept = run.empty(d.shape, np.bool_), run.empty(d.shape, d.dtype)
     _joined(run, np.maximum, _entries(rows, at, DOWN), kept)
     run(np.greater, kept, _ZERO[d.dtype], mask)
@@ -224,12 +224,12 @@ def _weights(x_shape: tuple[int, ...], at: Windows, counted: bool, dtype: Any) -
 @overrides.forward(avg_pool2d)
 @calls
 def _avg_pool2d(run, x, *, size, stride=None, padding=0, count_include_pad=True):
-    if not _takes(x):
+    if not takes(x):
         return None
     at, order = Windows(x, size, stride, padding), order_of(x)
-    y, image = _result(run, x, at), _image(x.transpose(order), order)
+    y, image = result(run, x, at), image_of(x.transpose(order), order)
     rows = _across(run, np.add, _padded(run, image, at, 0.0), at, run.empty)
-    out = _joined(run, np.add, _entries(rows, at, DOWN), _image(y.transpose(order), order))
+    out = _joined(run, np.add, _entries(rows, at, DOWN), image_of(y.transpose(order), order))
     run(np.multiply, out, _weights(x.shape, at, count_include_pad, x.dtype), out)
     return y, {"length": x.shape[2:]}
 
@@ -249,14 +249,14 @@ def _shared(run: Run, d: Array, dx: Array, at: Windows, axis: int) -> None:
 @overrides.derivative(avg_pool2d, "x")
 @calls
 def _avg_pool2d_slope(run, dy, length, size, stride, padding, count_include_pad):
-    if not _takes(dy):
+    if not takes(dy):
         return None
     shape, order = (*dy.shape[:2], *length), order_of(dy)
     dx = run.new(shape, dy.dtype) if dy.flags.c_contiguous else run.laid(shape, dy.dtype, order)
-    at, out = Windows(dx, size, stride, padding), _image(dx.transpose(order), order)
-    d = run.empty(_image(dy.transpose(order), order).shape, dy.dtype)
+    at, out = Windows(dx, size, stride, padding), image_of(dx.transpose(order), order)
+    d = run.empty(image_of(dy.transpose(order), order).shape, dy.dtype)
     weights = _weights(shape, at, count_include_pad, dy.dtype)
-    run(np.multiply, _image(dy.transpose(order), order), weights, d)
+    run(np.multiply, image_of(dy.transpose(order), order), weights, d)
     into = _space(run, out, at) if at.padded else out
     before, high, between, _, after = into.shape
     rows = run.empty((before, high, between, at.shape[1], after), dy.dtype)
