@@ -160,6 +160,12 @@ def test_copies_and_sums_of_any_strides(found: Any, dtype: str, what: str) -> No
     assert np.array_equal(y, expected)
 
 
+def test_many_short_lines_are_left_to_numpy() -> None:
+    y, x = np.zeros((3000, 40)), np.ones((3000, 50))
+    assert translate.translated((np.copyto, (y, x[:, :40]), {})) is None
+    assert translate.translated((np.copyto, (y[:1000], x[:1000, :40]), {})) is not None
+
+
 @needs_blas
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(

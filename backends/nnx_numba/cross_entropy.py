@@ -43,9 +43,7 @@ def cross_entropy(
 
 @overrides.fused(softmax_cross_entropy)(cross_entropy).d("x")
 @calls(otherwise=_inherited.derivatives[0].kernel)
-def _gradient(
-    run: Run, dy: Array, d: Any, p: Any, q: Any, count: Any, reduction: str
-) -> Any:
+def _gradient(run: Run, dy: Array, d: Any, p: Any, q: Any, count: Any, reduction: str) -> Any:
     if d is None or not dy.flags.c_contiguous:
         return None
     dx = run.new(d.shape, d.dtype)

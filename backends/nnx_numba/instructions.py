@@ -34,9 +34,9 @@ from .native import (
 
 DTYPES = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
 
-# What a loop's arguments are: v a flat array, m a matrix of rows, q an array of three axes, p one of
-# five, s one of any strides (see strided.py), l flat int64, n a 0-d array; i an int, w two of them,
-# z five, b a bool, f a float.
+# What a loop's arguments are: v a flat array, m a matrix of rows, q an array of three axes, p of
+# five, s of any strides (see strided.py), l flat int64, n a 0-d array; i an int, w two of them, z
+# five, b a bool, f a float.
 SPECS: dict[Any, str] = {
     **dict.fromkeys((loops.relu, loops.sigmoid, loops.tanh, loops.softplus, loops.silu), "v v"),
     **dict.fromkeys((loops.gelu, loops.gelu_tanh), "v v"),

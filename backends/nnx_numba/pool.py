@@ -106,7 +106,7 @@ def _bias_gradient(op: Any) -> None:
         if not gapless(dy) or not dy.size or not dy.flags.aligned:
             return None
         db = run.new((dy.shape[1],), dy.dtype)
-        run(images.channel_sums, channels(dy), db)
+        run(images.channel_sums, channels(dy, order_of(dy)), db)
         return db
 
     by_bias.__name__ = f"{op.name}_b"

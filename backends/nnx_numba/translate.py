@@ -14,6 +14,7 @@ from .instructions import DTYPES, SPECS, operands
 Array = np.ndarray[Any, Any]
 Instruction = tuple[Any, Any, list[Any]]  # the loop or BLAS function, the dtype, its operands
 AXES = 5  # of the loop over arrays of any strides
+LINE, MANY = 64, 1 << 16  # more entries, in shorter lines, go faster through NumPy's own loops
 
 _BINARY: dict[Any, int] = {np.add: strided.ADD, np.subtract: strided.SUBTRACT}
 
@@ -39,7 +40,10 @@ def translated(run: Run) -> list[Instruction] | None:
 
 
 def _column_sums(dtype: Any, x: Array, axis: Any, out: Array) -> list[Instruction] | None:
-    if axis != 0 or x.ndim != 2 or not x.size or out.dtype != dtype or not _flat(x, x):
+    """NumPy sums one column pairwise, several row by row, as the loop does."""
+    if axis != 0 or x.ndim != 2 or not x.size or x.shape[1] < 2:
+        return None
+    if out.dtype != dtype or not _flat(x, x):
         return None
     return [(dense.column_sums, dtype, operands(dense.column_sums, (x, out)))]
 
@@ -109,7 +113,7 @@ def _combined(
         return []
     order = sorted(range(y.ndim), key=lambda i: -abs(y.strides[i]))
     axes = _joined([(y.shape[i], *[a.strides[i] // a.itemsize for a in arrays]) for i in order])
-    if len(axes) > AXES:
+    if len(axes) > AXES or (y.size > MANY and axes[-1][0] < LINE):
         return None
     axes = [(1, *(0,) * len(arrays))] * (AXES - len(axes)) + axes
     sizes, *strides = zip(*axes, strict=True)

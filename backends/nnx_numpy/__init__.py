@@ -18,6 +18,7 @@ from . import (  # noqa: F401 - they fill the table
     fusions,
     index,
     linear,
+    norm,
     optim,
     pool,
     window,

@@ -15,7 +15,7 @@ from . import winograd
 from .layout import IMAGES, ROWS, channels, gapless, in_order
 from .patches import Geometry
 from .products import convolve, correlate, kernels, spread
-from .table import FLOATS, UNTHREADED_VECTOR, Array, Run, dot_for, ones, overrides
+from .table import FLOATS, UNTHREADED_VECTOR, Array, Run, dot_for, ones, order_of, overrides
 
 
 def _takes(*arrays: Any) -> bool:
@@ -111,7 +111,7 @@ def _by_bias(run: Run, dy: Array) -> Any:
     """Sums of the entries that lie together, as a product with ones; then of these."""
     if not (_takes(dy) and gapless(dy)):
         return None
-    d, db = channels(dy), run.new((dy.shape[1],), dy.dtype)
+    d, db = channels(dy, order_of(dy)), run.new((dy.shape[1],), dy.dtype)
     before, n, after = d.shape
     sums = run.empty((before, n), dy.dtype)
     dot = dot_for(2 * dy.size, UNTHREADED_VECTOR)
@@ -168,9 +168,7 @@ _convolution(conv2d)
 
 @overrides.forward(conv_transpose2d)
 @calls
-def _transpose(
-    run, x, W, b=None, *, stride=1, padding=0, output_padding=0, dilation=1, groups=1
-):
+def _transpose(run, x, W, b=None, *, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
     if not _takes(x, W, *() if b is None else (b,)):
         return None
     g = _geometry(W, stride, padding, dilation, groups)

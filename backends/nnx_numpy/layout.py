@@ -37,9 +37,11 @@ def like(run: Run, x: Array) -> Array:
     return laid
 
 
-def channels(x: Array) -> Array:
-    """A gapless array (N, C, ...) as (before, C, after) in memory; a view."""
-    order = order_of(x)
+def channels(x: Array, order: tuple[int, ...]) -> Array:
+    """A gapless array (N, C, ...) as (before, C, after) in memory; a view.
+
+    order    of its axes; one for all that go together, as axes of length 1 fit anywhere
+    """
     at = order.index(1)
     sizes = [x.shape[i] for i in order]
     before, after = int(np.prod(sizes[:at])), int(np.prod(sizes[at + 1 :]))

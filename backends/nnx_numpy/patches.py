@@ -14,9 +14,8 @@ In what follows images are views (H, C, W, N), whatever these axes are.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -103,12 +102,6 @@ def blocks(g: Geometry, channels: int, places: Pair, batch: int) -> Iterator[Blo
     for top in range(0, high, down):
         for left in range(0, wide, across):
             yield Block(top, min(high, top + down), left, min(wide, left + across))
-
-
-def reused(run: Run, dtype: Any, size: int) -> Callable[[tuple[int, ...]], Array]:
-    """Scratch for block after block: `f(shape)`, of no more than so many entries."""
-    made: Array = run.empty((size,), dtype)
-    return lambda shape: made[: math.prod(shape)].reshape(shape)
 
 
 def shape_of_copies(x: Array, g: Geometry, block: Block) -> tuple[int, ...]:

@@ -20,11 +20,10 @@ from .patches import (
     by_group,
     columns,
     copy_patches,
-    reused,
     shape_of_copies,
     view,
 )
-from .table import Array, Run, matmul_for
+from .table import Array, Run, matmul_for, reused
 
 
 def kernels(run: Run, W: Array, g: Geometry, adjoint: bool = False) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,6 +68,12 @@ def scratch(run: Run, like: Array, dtype: Any = None) -> Callable[[Array], Array
     return of
 
 
+def reused(run: Run, dtype: Any, size: int) -> Callable[[tuple[int, ...]], Array]:
+    """Scratch for block after block: `f(shape)`, of no more than so many entries."""
+    made: Array = run.empty((size,), dtype)
+    return lambda shape: made[: math.prod(shape)].reshape(shape)
+
+
 @functools.cache
 def _filled(value: float, dtype: Any) -> Array:
     made = np.full(BLOCK, value, dtype)
@@ -122,9 +129,9 @@ def dot_for(flops: int, least: int = UNTHREADED) -> Callable[[Array, Array, Arra
     return product_alone if flops < SMALL else product_together
 
 
-def matmul_for(flops: int) -> Callable[[Array, Array, Array], Any]:
+def matmul_for(flops: int, least: int = UNTHREADED) -> Callable[[Array, Array, Array], Any]:
     """As `dot_for`, for stacks of matrices.   flops: of one product"""
-    return np.matmul if flops < UNTHREADED else dot_for(flops)
+    return np.matmul if flops < least else dot_for(flops)
 
 
 def product_alone(a: Array, b: Array, out: Array) -> None:

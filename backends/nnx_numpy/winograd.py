@@ -22,8 +22,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .patches import Block, Geometry, blocks, columns, reused, shifted_copies
-from .table import Array, Run, matmul_for
+from .patches import Block, Geometry, blocks, columns, shifted_copies
+from .table import Array, Run, matmul_for, reused
 
 CHANNELS = 16  # of a group, in and out: with fewer, sums cost more than products
 
@@ -115,9 +115,7 @@ def correlate(run: Run, x: Array, dy: Array, g: Geometry, dW: Array) -> None:
     """dW = G' of the sums of (A dy) (B' x)"""
     out, inner, high, _ = dW.shape
     outer, batch, todo = out // g.groups, x.shape[3], _todo(g, x, dy)
-    total, part = (
-        run.empty((4 * g.groups, high * inner, outer), x.dtype) for _ in range(2)
-    )
+    total, part = (run.empty((4 * g.groups, high * inner, outer), x.dtype) for _ in range(2))
     sizes = [block.rows * ((block.wide + 1) // 2) * 4 * out * batch for block in todo]
     into, space = total, reused(run, x.dtype, max(sizes))
     for block, seen in zip(todo, _seen(run, x, g, todo), strict=True):
