@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from nnx.bench.cases import Array, Prepared
-from nnx.bench.compare import agree, columns
-from nnx.bench.report import threads
+import nnx
+from nnx.bench.cases import Case
+from nnx.bench.columns import Column, columns, implementation
+from nnx.bench.rounds import agree
+from nnx.bench.worker import check
 
-COLUMNS = {column.name: column for column in columns()}
+COLUMNS = columns(quick=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="both sizes, and forward alone")
-    parser.addoption("--threads", type=int, help="threads of NumPy's BLAS and of PyTorch")
+    parser.addoption("--threads", type=int, help="threads of nnx and of PyTorch")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -24,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> list[str]:
-    return [f"not timed: {c.name}: {c.reason}" for c in COLUMNS.values() if c.reason]
+    return [f"not timed: {c.name}: {c.reason}" for c in COLUMNS if c.reason]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -36,18 +38,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def _threads(request: pytest.FixtureRequest) -> Any:
-    with threads(request.config.getoption("--threads")):
-        yield
+def _backend() -> Iterator[None]:
+    yield
+    nnx.set_backend("numpy")
 
 
 @pytest.fixture
-def compare(benchmark: Any) -> Callable[[str, list[Array], str, Prepared], None]:
-    """Check an implementation against the expected arrays, then time it in its group."""
+def compare(benchmark: Any, request: pytest.FixtureRequest) -> Callable[[Case, Column], None]:
+    """Check an implementation against nnx on NumPy, then time it in its case's group."""
+    limit = request.config.getoption("--threads")
 
-    def run(group: str, expected: list[Array], name: str, prepared: Prepared) -> None:
-        agree(group, expected, name, prepared.values(prepared.run()))
-        benchmark.group = group
+    def run(case: Case, column: Column) -> None:
+        reference = implementation("numpy").prepare(case)
+        assert reference is not None
+        expected = check(reference)
+        made = implementation(column.name)
+        if limit is not None:
+            made.set_threads(limit)
+        prepared = made.prepare(case)
+        if prepared is None:
+            pytest.skip(f"{column.name} has no {case.label}")
+        agree(case, "numpy", expected, column.name, check(prepared))
+        benchmark.group = case.label
 
         def call() -> None:
             prepared.run()

@@ -1,4 +1,6 @@
-"""Writes the table between the bench markers of README.md, from the newest results."""
+"""Writes what is said of committed results: the tables beside each, and between the bench markers
+of README.md those of the newest.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +10,37 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout's nnx, installed or not
 
-from nnx.bench.report import Report, newest, newest_gpu, read  # noqa: E402
-from nnx.bench.table import NOTE, crossovers, empty_columns, machine_line, table  # noqa: E402
+from nnx.bench.report import RESULTS, Report, newest, newest_gpu, read  # noqa: E402
+from nnx.bench.table import FEW, footprint_table, machine_line, table, threads  # noqa: E402
+from nnx.bench.text import crossovers, empty_columns, huge_pages, note, scores, text  # noqa: E402
 
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
-OPS = ("affine", "relu", "sigmoid", "softmax", "softmax_cross_entropy")
+COLUMNS = ("naive", "torch", "numpy", "numpy replay", "numba replay")
+FEW_CLEAN = f"\\{FEW} In most rounds of these other programs used the processor too."
 
 
 def block(report: Report, gpu: tuple[Path, Report] | None, source: str) -> str:
-    """The training steps and a few cache-sized ops, with what is needed to judge them."""
-    steps = [r for r in report["rows"] if r["kind"] == "step"]
-    ops = [
-        r
-        for r in report["rows"]
-        if r["name"] in OPS and r["size"] == "128x512" and r["what"] == "forward+backward"
-    ]
-    parts = [table(report, steps, "network"), table(report, ops), NOTE, f"{machine_line(report)}."]
-    parts += ["\n".join(crossovers(report))] if report["sweep"] else []
+    """nnx, the naive style and plain PyTorch, with what is needed to judge them."""
+    there = {c["name"] for c in report["columns"] if not c["reason"]}
+    columns = [name for name in COLUMNS if name in there]
+    parts = []
+    for n in report["threads"]:
+        rows = [row for row in report["rows"] if row["threads"] == n]
+        shown = table(rows, columns, report["baseline"], wide=False)
+        parts += [f"{threads(n).capitalize()}:", shown]
+        if FEW in shown and FEW_CLEAN not in parts:
+            parts.append(FEW_CLEAN)
+    parts += [note(report), *filter(None, [scores(report), huge_pages(report)])]
+    parts += [*filter(None, [footprint_table(report)]), f"{machine_line(report)}."]
+    parts += ["\n".join(lines) for lines in (crossovers(report),) if lines]
     parts += ["\n".join(lines)] if (lines := empty_columns(report, gpu)) else []
+    stem = source.removesuffix(".json")
+    if (ROOT / f"{stem}.png").exists():
+        parts.append(f"![All implementations, relative to PyTorch]({stem}.png)")
     parts.append(
-        f"From [`{source}`]({source}), taken with `nnx bench`; "
-        f"all that was timed is in [its table]({source.removesuffix('.json')}.md)."
+        f"From [`{source}`]({source}), taken with `nnx bench`. [Its tables]({stem}.md) have the "
+        f"other implementations too: PyTorch with fused optimizers, compiled and with huge pages, "
+        f"and JAX; and how far the best is from what the processor can do."
     )
     return "\n\n".join(parts)
 
@@ -42,16 +54,27 @@ def replaced(readme: str, new: str) -> str:
     return f"{before}{START}\n\n{new}\n\n{END}{after}"
 
 
+def last_gpu() -> tuple[Path, Report] | None:
+    path = newest_gpu()
+    return None if path is None else (path, read(path))
+
+
 def current() -> str:
     """The block that the newest committed results give."""
-    cpu, gpu = newest("cpu-*.json"), newest_gpu()
+    cpu = newest("cpu-*.json")
     if cpu is None:
         raise SystemExit("no benchmarks/results/cpu-*.json; write one with nnx bench --json")
-    source = cpu.relative_to(ROOT).as_posix()
-    return block(read(cpu), None if gpu is None else (gpu, read(gpu)), source)
+    return block(read(cpu), last_gpu(), cpu.relative_to(ROOT).as_posix())
+
+
+def tables(path: Path) -> str:
+    """What belongs into the file of tables beside a result."""
+    return text(read(path), last_gpu(), wide=True)
 
 
 def main() -> None:
+    for result in RESULTS.glob("*.json"):
+        result.with_suffix(".md").write_text(tables(result), encoding="utf-8")
     path = ROOT / "README.md"
     path.write_text(replaced(path.read_text(encoding="utf-8"), current()), encoding="utf-8")
 

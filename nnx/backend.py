@@ -14,13 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .errors import (
-    BackendError,
-    DtypeError,
-    MixedBackendsError,
-    NnxError,
-    StateError,
-)
+from .errors import BackendError, DtypeError, MixedBackendsError, StateError
+from .traffic import TO_DEVICE, crossed
 
 if TYPE_CHECKING:
     from .plugins import BackendInfo
@@ -126,7 +121,10 @@ class Backend:
 
     def uniform(self, shape: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> Array:
         """Random numbers in [0, 1), drawn on the host so that every backend has the same ones."""
-        return self.xp.astype(self.asarray(rng.random(shape, dtype=np.float32)), dtype)
+        drawn = rng.random(shape, dtype=np.float32)
+        if not self.on_host:
+            crossed(TO_DEVICE, drawn.nbytes)
+        return self.xp.astype(self.asarray(drawn), dtype)
 
     def numbers(self, source: Numbers, like: Sequence[Array]) -> Sequence[tuple[Any, ...]]:
         """The numbers of a step, one tuple for each array of `like`; a replay computes them anew.
@@ -230,7 +228,7 @@ def _first_default() -> Backend:
 @contextmanager
 def use_backend(name: str) -> Iterator[Backend]:
     """`with use_backend("cupy"):` this block's backend, in this thread (or task) only."""
-    backend = _stand_in(load_backend(name))
+    backend = stand_in(load_backend(name))
     token = _scoped.set(backend)
     try:
         yield backend
@@ -253,10 +251,10 @@ def backend_of(array: object) -> Backend:
     current = get_backend()
     if current.owns(array):
         return current
-    return _owner(array) or _owner_among_plugins(array)
+    return owner(array) or _owner_among_plugins(array)
 
 
-def _owner(array: object) -> Backend | None:
+def owner(array: object) -> Backend | None:
     for backend in tuple(_loaded.values()):
         if backend.owns(array):
             while backend.parent is not None:
@@ -278,7 +276,7 @@ def _owner_among_plugins(array: object) -> Backend:
                 load_backend(name)
             except BackendError:
                 continue
-        found = _owner(array)
+        found = owner(array)
         if found is not None:
             return found
     kind = f"{type(array).__module__}.{type(array).__qualname__}"
@@ -301,85 +299,16 @@ def mixed_backends(what: str, backend: Backend, other: object, argument: str) ->
     )
 
 
-def asarray(data: Any, dtype: str | None = None, *, backend: str | Backend | None = None) -> Array:
-    """`data` as an array of `backend` (a name; the current one by default).
-
-    data    nested lists and Python numbers (float32, unless all are ints or bools), NumPy arrays,
-            arrays of any backend (moved explicitly by this call), DLPack objects, Tensors
-    dtype   a name such as "float32"; by default the data's own is kept
-    """
-    target = _resolve(backend)
-    data = getattr(data, "__nnx_data__", data)
-    if target.owns(data):
-        return target.asarray(data, dtype)
-    if isinstance(data, (list, tuple, int, float)) and not isinstance(data, np.generic):
-        data = target.literal(_from_python(data, dtype))
-    if not isinstance(data, (np.ndarray, np.generic)):
-        source = _owner(data)
-        if source is not None:
-            data = source.to_numpy(data)
-        elif not hasattr(data, "__dlpack__"):
-            raise DtypeError(
-                f"asarray: cannot make an array of {type(data).__qualname__!r}; give nested "
-                f"lists, a NumPy array, an array of a backend or a DLPack object"
-            )
-    try:
-        return target.asarray(data, dtype)
-    except (BufferError, TypeError, AttributeError, RuntimeError) as error:
-        if isinstance(error, NnxError):
-            raise
-        raise DtypeError(
-            f"asarray: backend {target.name!r} cannot take {type(data).__qualname__!r}"
-            f"{f' as {dtype!r}' if dtype is not None else ''}: {error}"
-        ) from error
-
-
-def _from_python(data: Any, dtype: str | None) -> np.ndarray[Any, Any]:
-    try:
-        array = np.asarray(data)
-    except ValueError as error:
-        raise DtypeError(f"asarray: nested lists of unequal length: {error}") from error
-    if array.dtype == np.float64:
-        return array if dtype is not None else array.astype(np.float32)
-    if array.dtype.kind not in "iub":
-        raise DtypeError(f"asarray: expected numbers, got a list of dtype {array.dtype}")
-    return array
-
-
-def to_numpy(array: Any) -> np.ndarray[Any, Any]:
-    """The values of an array (or Tensor) of any backend as a NumPy array on the host."""
-    array = getattr(array, "__nnx_data__", array)
-    recorder = recording()
-    if recorder is not None:
-        recorder.refuse_reading(array)
-    if isinstance(array, np.ndarray):
-        return array
-    if isinstance(array, (np.generic, *NUMBERS)):
-        return np.asarray(array)
-    return backend_of(array).to_numpy(array)
-
-
 def recording() -> Any:
     """The stand-in for the current backend while `nnx.capture` records in this thread, or None."""
     scoped = _scoped.get()
     return scoped if scoped is not None and scoped.recording else None
 
 
-def _stand_in(backend: Backend) -> Backend:
+def stand_in(backend: Backend) -> Backend:
     """What records for `backend` while `nnx.capture` does, else itself."""
     recorder = recording()
     return backend if recorder is None else recorder.instead_of(backend)
-
-
-def _resolve(backend: str | Backend | None) -> Backend:
-    if backend is None:
-        return get_backend()
-    return _stand_in(load_backend(backend)) if isinstance(backend, str) else backend
-
-
-def moved(array: Array, backend: Backend) -> Array:
-    """`array` on `backend`; itself if it is there already."""
-    return array if backend.owns(array) else asarray(array, backend=backend)
 
 
 def override_for(backend: Backend, target: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .backend import Array, Backend, asarray, moved
+from .arrays import asarray, moved
+from .backend import Array, Backend
 from .tensor import Tensor
 
 

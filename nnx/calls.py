@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .backend import Array
-from .op import Kernel
+from .signature import Kernel
 
 Run = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
 Empty = Callable[..., Array]  # of a shape and a dtype
@@ -124,9 +124,7 @@ class Calls:
         return [a for name, a in zip(self.names, args, strict=False) if name in self.inplace]
 
 
-def calls(
-    f: Any = None, *, inplace: tuple[str, ...] = (), otherwise: Kernel | None = None
-) -> Any:
+def calls(f: Any = None, *, inplace: tuple[str, ...] = (), otherwise: Kernel | None = None) -> Any:
     """Make a kernel of a function that calls through `run`; see `Calls`."""
     if f is None:
         return lambda g: Calls(g, inplace, otherwise)

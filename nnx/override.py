@@ -7,7 +7,8 @@ from typing import Any
 
 from .calls import Calls
 from .errors import DtypeError
-from .op import Derivative, Kernel, Kernels, Op, Signature, derivative_of, signature
+from .op import Op, derivative_of
+from .signature import Derivative, Kernel, Kernels, Signature, signature
 from .update import Update
 
 

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from .backend import Backend, asarray, backend_of
-from .op import Derivative, Kernels, Op
+from .arrays import asarray
+from .backend import Backend, backend_of
+from .op import Op
+from .signature import Derivative, Kernels
 from .tensor import Hook, Tensor, tensor
 
 _recording: ContextVar[bool] = ContextVar("nnx_recording", default=True)

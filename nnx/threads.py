@@ -14,7 +14,10 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from .errors import OptionError
 
@@ -33,8 +36,10 @@ class Pool(NamedTuple):
 def set_num_threads(n: int) -> None:
     """Let products of matrices use up to n threads, in the whole process.
 
-    It sets the BLAS that NumPy uses (and every other BLAS that is loaded). Results on one machine
-    are the same to the last bit for the same n.   Raises OptionError unless n is an int >= 1.
+    It sets the BLAS that NumPy's wheel brings; where NumPy has another, each BLAS that was loaded
+    when nnx first asked. Results on one machine are the same to the last bit for the same n.
+
+    Raises OptionError unless n is an int >= 1.
     """
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise OptionError(f"set_num_threads({n!r}): expected an int of at least 1")
@@ -76,11 +81,32 @@ def counted() -> Any:
 def _blas() -> list[Pool]:
     global _pools
     if _pools is None:
-        from threadpoolctl import ThreadpoolController  # a fifth of nnx's import time
-
-        found = ThreadpoolController().select(user_api="blas").lib_controllers
-        _pools = [_pool(library) for library in found]
+        _pools = [_pool(library) for library in numpys_own() or _loaded()]
     return _pools
+
+
+def blas_name() -> str:
+    """What NumPy multiplies matrices with: library, version and the processor it takes this for."""
+    found = [library.info() for library in numpys_own() or _loaded()]
+    keys = ("internal_api", "version", "architecture")
+    return ", ".join(" ".join(filter(None, map(x.get, keys))) for x in found) or "unknown"
+
+
+def numpys_own() -> list[Any]:
+    """threadpoolctl's controllers of the BLAS that NumPy's wheel brings; [] if it is another."""
+    home = Path(np.__file__).resolve().parent
+    homes = (home, home.with_name("numpy.libs"))
+    return [
+        library
+        for library in _loaded()
+        if any(Path(library.filepath).resolve().is_relative_to(h) for h in homes)
+    ]
+
+
+def _loaded() -> list[Any]:
+    from threadpoolctl import ThreadpoolController  # a fifth of nnx's import time
+
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
 def _pool(library: Any) -> Pool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .backend import Backend, backend_of, override_for
-from .op import Kernel, signature
+from .signature import Kernel, signature
 
 UPDATES: dict[str, Update] = {}
 

@@ -5,51 +5,62 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from nnx.bench import plot, report, table
-from nnx.errors import DataError, OptionError
+from nnx.bench import chart, report, run, table, text
+from nnx.bench.cases import NetworkCase, OpCase
+from nnx.bench.rounds import Timed
+from nnx.bench.summary import Round
+from nnx.errors import DataError
 
 ROOT = Path(__file__).resolve().parent.parent
 CUPY_REASON = "the package cupy is not installed; pip install '.[cuda12]'"
+CASE = NetworkCase((64, 32, 10), 32, "sgd")
+
+
+def rounds(*seconds: float, noisy: tuple[int, ...] = ()) -> list[Round]:
+    return [Round(s, i not in noisy) for i, s in enumerate(seconds)]
+
+
+# ---- tables
 
 
 def synthetic(cupy: bool = False) -> report.Report:
     """Two rows and, with a GPU, a sweep; numbers chosen so that every ratio is exact."""
-    times = {"numpy": 1e-3, "naive": 2e-3, "torch": 0.5e-3} | ({"cupy": 0.25e-3} if cupy else {})
+    seconds = {"torch": 0.5e-3, "torch-thp": 0.25e-3, "naive": 2e-3, "numpy": 1e-3}
+    seconds |= {"cupy": 0.125e-3} if cupy else {}
+    ours = frozenset({"numpy", "cupy"})
+    floor = {"floor products": 0.05e-3, "floor update": 0.02e-3}
     rows = [
-        report.Row(
-            kind=kind, name=name, size=size, what=what,
-            times={k: report.Time(seconds=v, low=v, high=v) for k, v in times.items()},
-            speedups={
-                a: {b: [times[b] / times[a]] * 3 for b in times if b != a}
-                for a in times
-                if a in ("numpy", "cupy")
-            },
-        )
-        for kind, name, size, what in (
-            ("step", "64-32-10", "batch 32", "training step"),
-            ("op", "relu", "128x512", "forward+backward"),
-        )
-    ]  # fmt: skip
+        run.row(case, 1, {k: Timed(rounds(v, v, v)) for k, v in given.items()}, "torch", ours)
+        for case, given in ((CASE, seconds | floor), (OpCase("relu", (128, 512)), seconds))
+    ]
     sweep = report.Sweep(
-        step="784-512-512-10", batches=[1, 64],
+        step="784-512-512-10", threads=1, batches=[1, 64],
         seconds={"numpy": [1e-4, 5e-3], "cupy": [2e-4, 4e-4]}, wins_from={"cupy": 64},
     )  # fmt: skip
+    columns = [
+        report.ColumnInfo(name=name, ours=name in ours, reason="")
+        for name in ("torch", "torch-thp", "naive", "numpy")
+    ]
+    columns.append(report.ColumnInfo(name="cupy", ours=True, reason="" if cupy else CUPY_REASON))
     return report.Report(
-        format=report.FORMAT, date="2030-01-31",
-        machine={"cpu": "Some CPU", "cores": "2", "threads": "1", "system": "Linux x86_64"},
-        columns=[
-            report.ColumnInfo(name="numpy", reason=""),
-            report.ColumnInfo(name="cupy", reason="" if cupy else CUPY_REASON),
-            report.ColumnInfo(name="naive", reason=""),
-            report.ColumnInfo(name="torch", reason=""),
-        ],
-        rows=rows, sweep=sweep if cupy else None,
+        format=report.FORMAT, date="2030-01-31", threads=[1], baseline="torch",
+        machine={"cpu": "Some CPU", "cores": "2", "system": "Linux x86_64", "torch": "9.0"},
+        columns=columns, rows=rows,
+        footprints=[report.Footprint(name="nnx", seconds=[0.1, 0.1, 0.1], bytes=60_400_000)],
+        sweep=sweep if cupy else None,
     )  # fmt: skip
+
+
+def cells(shown: str, start: str, count: int = 0) -> list[str]:
+    """Of the count-th line that starts with this."""
+    line = [line for line in shown.splitlines() if line.startswith(f"| {start}")][count]
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 @pytest.mark.parametrize(
@@ -63,55 +74,97 @@ def test_duration(seconds: float, expected: str) -> None:
     assert table.duration(seconds) == expected
 
 
-def test_table_of_a_machine_without_gpu() -> None:
-    shown = table.text(synthetic())
-    relu = next(line for line in shown.splitlines() if "relu" in line)
-    cells = [c.strip() for c in relu.strip("|").split("|")]
-    assert cells[:3] == ["relu", "128x512", "forward+backward"]
-    assert cells[3:] == ["1.00 ms", "-", "2.00 ms", "500 us", "0.50x"]
-    assert "nnx numpy vs PyTorch" in shown
+def test_tables_of_a_machine_without_gpu() -> None:
+    shown = text.text(synthetic())
+    assert cells(shown, " ") == ["", "PyTorch", "naive NumPy", "nnx eager"]
+    assert cells(shown, "relu") == [
+        "relu, 128x512, forward+backward", "500 us", "2.00 ms 0.25x", "1.00 ms 0.50x",
+    ]  # fmt: skip
+    assert cells(shown, " ", 1) == [
+        "", "the best of nnx", "PyTorch", "PyTorch huge pages", "naive NumPy",
+    ]  # fmt: skip
+    assert cells(shown, "relu", 1) == [
+        "relu, 128x512, forward+backward", "1.00 ms nnx eager", "500 us 0.50x", "250 us 0.25x",
+        "2.00 ms 2.00x",
+    ]  # fmt: skip
+    # 323,584 flops at 6 GFLOP/s; 28,920 bytes in 20 us * 1.5; 1 ms over 50 us and 30 us
+    assert cells(shown, "64-32-10", 2)[1:] == [
+        "1", "0.000324", "6", "0.0289", "1", "50.0 us", "30.0 us", "1.00 ms nnx eager", "12.5x",
+    ]  # fmt: skip
+    assert cells(shown, "nnx") == ["nnx", "100 ms", "60 MB"]
+    assert (
+        "faster than the other: PyTorch in 0 of 2, PyTorch huge pages in 0 of 2, naive NumPy in 2"
+        in shown
+    )
+    assert "against huge pages: 64-32-10 batch 32 0.25x (1 thread), relu 128x512 0.25x" in shown
+    assert "medians of 3 interleaved rounds" in shown
     assert "The column nnx cupy is empty: the package cupy is not installed.\n" in shown
     assert "To fill it, on a machine with an NVIDIA GPU: `pip install '.[cuda12]'`" in shown
     assert "`nnx bench --json benchmarks/results/gpu-2030-01-31.json`" in shown
-    assert table.NO_RESULT in shown
-    assert "Some CPU, 2 cores, 1 thread, Linux x86_64" in shown
+    assert text.NO_RESULT in shown
+    assert "### 1 thread\n" in shown
+    assert "Some CPU, 2 cores, Linux x86_64, PyTorch 9.0, 2030-01-31" in shown
     shown.encode("cp949")
 
 
-def test_table_shows_the_last_gpu_result() -> None:
-    shown = table.text(synthetic(), (Path("gpu-2030-01-30.json"), synthetic(cupy=True)))
+def test_tables_show_the_last_gpu_result() -> None:
+    shown = text.text(synthetic(), (Path("gpu-2030-01-30.json"), synthetic(cupy=True)))
     assert "The last committed GPU result, gpu-2030-01-30.json (Some CPU" in shown
-    assert table.NO_RESULT not in shown
-    assert "nnx cupy is faster than nnx numpy from batch 64 on" in shown
+    assert text.NO_RESULT not in shown
+    assert "nnx cupy is faster than nnx eager from batch 64 on" in shown
 
 
-def test_table_of_a_machine_with_gpu() -> None:
-    shown = table.text(synthetic(cupy=True))
+def test_tables_of_a_machine_with_gpu() -> None:
+    shown = text.text(synthetic(cupy=True))
     assert "is empty" not in shown
-    assert "| batch | nnx numpy | nnx cupy |" in shown
-    relu = next(line for line in shown.splitlines() if "relu" in line)
-    # numpy over PyTorch, cupy over PyTorch and numpy
-    assert re.findall(r"[\d.]+x(?= )", relu) == ["0.50x", "2.00x", "4.00x"]
+    assert "| batch | nnx eager | nnx cupy |" in shown
+    assert cells(shown, "relu")[-1] == "125 us 4.00x"
+    assert cells(shown, "relu", 1)[1:3] == ["125 us nnx cupy", "500 us 4.00x"]
 
 
 def test_a_gpu_that_never_wins() -> None:
     found = synthetic(cupy=True)
     assert found["sweep"] is not None
     found["sweep"]["wins_from"] = {"cupy": None}
-    assert "faster than nnx numpy at no batch up to 64" in table.text(found)
+    assert "faster than nnx eager at no batch up to 64" in text.text(found)
 
 
-def test_noisy_speedups_show_their_quartiles() -> None:
+def test_quartiles_are_in_the_wide_tables() -> None:
     found = synthetic()
-    found["rows"][0]["speedups"]["numpy"]["torch"] = [0.5, 0.4, 0.7]
-    assert "0.50x (0.40-0.70)" in table.text(found)
+    found["rows"][1]["times"]["numpy"]["speed"] = [0.5, 0.4, 0.7]
+    assert cells(text.text(found, wide=True), "relu")[3] == "1.00 ms 0.50x (0.40-0.70)"
+    assert cells(text.text(found), "relu")[3] == "1.00 ms 0.50x"
 
 
-def test_huge_pages_are_explained_where_they_are_shown() -> None:
+def disturb(row: report.Row, name: str, *noisy: int) -> None:
+    time = row["times"][name]
+    time["noisy"], time["clean"] = list(noisy), len(time["rounds"]) - len(noisy)
+
+
+def test_few_clean_rounds_are_marked() -> None:
     found = synthetic()
-    assert table.HUGE_PAGES not in table.text(found)
-    found["rows"][1]["times"]["torch-thp"] = found["rows"][1]["times"]["torch"]
-    assert table.HUGE_PAGES in table.text(found)
+    step, relu = found["rows"]
+    disturb(relu, "torch", 1)
+    assert "were clean" not in text.text(found)  # two of three are
+    disturb(relu, "naive", 2)
+    disturb(step, "numpy", 0, 1)
+    shown = text.text(found)
+    # Of PyTorch's and the naive style's rounds one is clean for both.
+    assert cells(shown, "relu")[1:] == ["500 us", "2.00 ms 0.25x*", "1.00 ms 0.50x"]
+    assert cells(shown, "relu", 1)[1:4] == ["1.00 ms nnx eager", "500 us 0.50x", "250 us 0.25x"]
+    assert cells(shown, "64-32-10")[3] == "1.00 ms 0.50x*"
+    assert cells(shown, "64-32-10", 1)[1:3] == ["1.00 ms nnx eager*", "500 us 0.50x*"]
+    assert cells(shown, "64-32-10", 2)[-2:] == ["1.00 ms nnx eager*", "12.5x*"]
+    assert "- relu, 128x512, forward+backward, 1 thread: naive NumPy 1 of 3\n" in shown
+    assert "- 64-32-10, batch 32, SGD, 1 thread: nnx eager 1 of 3\n" in shown
+
+
+def test_reasons_of_single_cells() -> None:
+    found = synthetic()
+    found["rows"][0]["empty"] = {"jax": "its process ended", "naive": "has none such"}
+    shown = text.text(found)
+    assert "Not timed:\n\n- JAX, 64-32-10, batch 32, SGD, 1 thread: its process ended\n" in shown
+    assert "has none such" not in shown
 
 
 # ---- files
@@ -127,7 +180,7 @@ def test_json_round_trip(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("{", "is not a benchmark result"),
-        ('{"format": 99}', "format 99, this nnx reads format 1; write it anew with nnx bench"),
+        ('{"format": 1}', "format 1, this nnx reads format 2; write it anew with nnx bench"),
         ("[]", "format 'list'"),
     ],
 )
@@ -146,26 +199,55 @@ def test_newest_result(tmp_path: Path) -> None:
     assert report.newest("cpu-*.json", folder=tmp_path) == tmp_path / "cpu-2031-01-01.json"
 
 
-def test_committed_results_can_be_read() -> None:
-    paths = sorted(report.RESULTS.glob("*.json"))
-    assert paths, "benchmarks/results holds no result"
-    for path in paths:
+def committed() -> list[Path]:
+    return sorted(report.RESULTS.glob("*.json"))
+
+
+def test_committed_results_have_all_their_files() -> None:
+    assert committed(), "benchmarks/results holds no result"
+    for path in committed():
         found = report.read(path)
-        assert {"cpu", "threads", "numpy", "blas"} <= set(found["machine"])
+        assert {"cpu", "cores", "numpy", "blas"} <= set(found["machine"])
         tables = path.with_suffix(".md").read_text(encoding="utf-8")
-        assert tables.startswith(table.machine_line(found))
+        assert tables == updater().tables(path), "run benchmarks/update_readme.py"
+        assert path.with_suffix(".png").exists()
 
 
-def test_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def missing(name: str) -> Any:
-        raise ImportError(name)
+@pytest.mark.parametrize("path", committed(), ids=lambda path: path.stem)
+def test_committed_figures_are_those_of_their_rounds(path: Path) -> None:
+    """The rounds are there, so that anyone can work the figures out again."""
+    found = report.read(path)
+    for row in found["rows"]:
+        base = row["times"].get(found["baseline"])
+        for time in row["times"].values():
+            noisy = set(time["noisy"])
+            clean = [s for i, s in enumerate(time["rounds"]) if i not in noisy]
+            assert len(clean) == time["clean"]
+            assert time["seconds"][0] == pytest.approx(median(clean or time["rounds"]), rel=2e-3)
+            if base is not None:
+                noisy |= set(base["noisy"])
+                ratios = [a / b for a, b in zip(base["rounds"], time["rounds"], strict=True)]
+                kept = [r for i, r in enumerate(ratios) if i not in noisy] or ratios
+                assert time.get("speed", [0.0])[0] == pytest.approx(median(kept), rel=2e-3)
 
-    monkeypatch.setattr(plot.importlib, "import_module", missing)
-    with pytest.raises(OptionError, match="--plot draws with matplotlib: pip install matplotlib"):
-        plot.draw(synthetic(), tmp_path / "x.png")
+
+def test_chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    assert chart.draw(synthetic(cupy=True), tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(chart, "find_spec", lambda name: None)
+    assert not chart.draw(synthetic(), tmp_path / "y.png")
+    assert not (tmp_path / "y.png").exists()
 
 
-# ---- the README's table
+def test_the_charts_scale_holds_what_is_clean() -> None:
+    found = synthetic()
+    assert sorted(chart._speeds(found)) == [0.25, 0.25, 0.5, 0.5, 1.0, 1.0, 2.0, 2.0]
+    disturb(found["rows"][0], "numpy", 0, 1, 2)
+    assert sorted(chart._speeds(found)) == [0.25, 0.25, 0.5, 1.0, 1.0, 2.0, 2.0]
+
+
+# ---- the README's tables
 
 
 def updater() -> ModuleType:
@@ -186,15 +268,17 @@ def test_only_the_text_between_the_markers_changes() -> None:
         update.replaced("no markers", "new")
 
 
-def test_readme_block_has_steps_ops_and_source() -> None:
-    shown = updater().block(synthetic(), None, "benchmarks/results/cpu-2030-01-31.json")
-    assert "64-32-10" in shown
-    assert "relu" in shown
-    assert table.NO_RESULT in shown
-    assert "[its table](benchmarks/results/cpu-2030-01-31.md)" in shown
+def test_readme_block_has_rows_and_source() -> None:
+    shown: str = updater().block(synthetic(), None, "benchmarks/results/cpu-2030-01-31.json")
+    assert cells(shown, " ") == ["", "naive NumPy", "PyTorch", "nnx eager"]
+    assert cells(shown, "relu")[1:] == ["2.00 ms 0.25x", "500 us", "1.00 ms 0.50x"]
+    assert shown.startswith("1 thread:\n\n| ")
+    assert text.NO_RESULT in shown
+    assert "[Its tables](benchmarks/results/cpu-2030-01-31.md)" in shown
+    assert not re.search(r"\.png", shown)  # there is none of that name
 
 
 def test_readme_shows_the_newest_result() -> None:
-    update = updater()
+    update: Any = updater()
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert update.replaced(readme, update.current()) == readme, "run benchmarks/update_readme.py"

@@ -84,6 +84,18 @@ def test_a_result_of_bare_arithmetic():
     assert "an array of shape (2, 3) was returned that was made outside nnx's functions" in message
 
 
+def test_a_result_that_has_the_id_of_the_one_before():
+    seen = []
+
+    def f(x):
+        made = [nnx.relu(x) * 2 for _ in range(10_000)]
+        found = next((y for y in made if id(y) in seen), made[0])
+        seen.append(id(found))
+        return found
+
+    assert "made outside nnx's functions" in failing(f, X)
+
+
 def test_a_python_number_that_changes():
     count = [0]
 

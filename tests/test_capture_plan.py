@@ -72,12 +72,13 @@ def test_the_report() -> None:
     assert report.fused == {"cross_entropy_with_gradient": 1}
     assert report.input_bytes == 16 * 12 * 4 + 16 * 8  # so small that they are copied
     assert report.planned_bytes == report.shared_bytes + report.kept_bytes
-    assert 0 < report.shared_bytes < report.planned_bytes < report.eager_bytes
+    assert 0 < report.shared_bytes < report.planned_bytes
+    assert report.shared_bytes < report.eager_bytes < report.made_bytes
     text = str(report)
     assert text.startswith(f"kernels   {sum(report.kernels.values())}: affine 2, affine_W 2")
     assert "fused     cross_entropy_with_gradient 1" in text
     assert f"{report.buffers} in {report.shared_bytes:,} shared bytes" in text
-    assert f"eager     {report.eager_bytes:,} bytes of results" in text
+    assert f"eager     {report.eager_bytes:,} bytes at once, {report.made_bytes:,} in all" in text
 
 
 def test_results_whose_lives_do_not_overlap_share_memory() -> None:
@@ -100,7 +101,8 @@ def test_results_whose_lives_do_not_overlap_share_memory() -> None:
             for _ in range(3):
                 step(x)
         assert step.plan().shared_bytes == places * x.nbytes
-        assert step.plan().eager_bytes == 10 * x.nbytes + 4
+        assert step.plan().made_bytes == 10 * x.nbytes + 4
+        assert step.plan().eager_bytes == 2 * x.nbytes
 
 
 def test_an_argument_that_is_still_needed_keeps_its_memory() -> None:

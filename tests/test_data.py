@@ -18,8 +18,11 @@ from nnx.errors import DataError, DtypeError, LabelError, OptionError, ShapeErro
 
 def test_rows_attributes_and_indexing() -> None:
     ds = ArrayDataset(
-        np.arange(6).reshape(3, 2), np.array([2, 0, 1], np.uint8), 3,
-        name="three", image_shape=(1, 2),
+        np.arange(6).reshape(3, 2),
+        np.array([2, 0, 1], np.uint8),
+        3,
+        name="three",
+        image_shape=(1, 2),
     )
     assert (len(ds), ds.classes, ds.name, ds.image_shape) == (3, 3, "three", (1, 2))
     assert (ds.x.dtype, ds.t.dtype) == (np.float32, np.int64)
@@ -118,9 +121,7 @@ def small_mnist(directory: Path, packed: Sequence[str] = (), replaced: Any = Non
     """Four IDX files of a few images each; `replaced` is other bytes by name."""
     files = {}
     for prefix, n in (("train", 3), ("t10k", 2)):
-        files[f"{prefix}-images-idx3-ubyte"] = idx(
-            [i % 256 for i in range(n * 784)], (n, 28, 28)
-        )
+        files[f"{prefix}-images-idx3-ubyte"] = idx([i % 256 for i in range(n * 784)], (n, 28, 28))
         files[f"{prefix}-labels-idx1-ubyte"] = idx(range(n), (n,))
     for name, content in files.items():
         content = (replaced or {}).get(name, content)
@@ -187,7 +188,10 @@ def test_mnist_without_its_files(tmp_path: Path) -> None:
     ],
 )
 def test_mnist_with_other_files(
-    tmp_path: Path, replaced: dict[str, bytes], error: type[Exception], message: str,
+    tmp_path: Path,
+    replaced: dict[str, bytes],
+    error: type[Exception],
+    message: str,
 ) -> None:
     with pytest.raises(error, match=message):
         load("mnist", small_mnist(tmp_path, replaced=replaced))

@@ -43,7 +43,11 @@ def write(tmp_path: Path) -> Write:
 )
 @pytest.mark.parametrize("packed", [False, True])
 def test_every_dtype_plain_and_gzip(
-    write: Write, code: str, dtype: str, values: list[float], packed: bool,
+    write: Write,
+    code: str,
+    dtype: str,
+    values: list[float],
+    packed: bool,
 ) -> None:
     content = idx(values, (2, 3), code)
     array = read_idx(write(gzip.compress(content) if packed else content))
@@ -98,7 +102,9 @@ BROKEN = {
 
 @pytest.mark.parametrize(("content", "message"), BROKEN.values(), ids=BROKEN.keys())
 def test_malformed_files_say_what_is_wrong_and_where(
-    write: Write, content: bytes, message: str,
+    write: Write,
+    content: bytes,
+    message: str,
 ) -> None:
     path = write(content, "broken.idx")
     with pytest.raises(DataError, match=message) as caught:
@@ -158,8 +164,9 @@ def decode(content: bytes) -> tuple[tuple[int, ...], tuple[float, ...]] | None:
             content = gzip.decompress(content)
         code = {number: code for code, number in CODES.items()}[content[2]]
         shape = struct.unpack(f">{content[3]}I", content[4 : 4 + 4 * content[3]])
-        values = struct.unpack(f">{int(np.prod(shape, dtype=object))}{code}",
-                               content[4 + 4 * content[3] :])
+        values = struct.unpack(
+            f">{int(np.prod(shape, dtype=object))}{code}", content[4 + 4 * content[3] :]
+        )
     except Exception:
         return None
     return (shape, values) if content[:2] == b"\0\0" and shape else None
@@ -168,7 +175,8 @@ def decode(content: bytes) -> tuple[tuple[int, ...], tuple[float, ...]] | None:
 @settings(max_examples=400, deadline=None)
 @given(content=mutated())
 def test_any_bytes_give_an_nnx_error_or_what_they_mean(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes,
+    tmp_path_factory: pytest.TempPathFactory,
+    content: bytes,
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.idx"
     path.write_bytes(content)

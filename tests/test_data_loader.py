@@ -42,7 +42,10 @@ def test_in_order_with_and_without_the_last_batch() -> None:
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (10, 3), (9, 3), (2, 5)])
 def test_every_row_once_with_its_target(
-    n: int, batch_size: int, shuffle: bool, drop_last: bool,
+    n: int,
+    batch_size: int,
+    shuffle: bool,
+    drop_last: bool,
 ) -> None:
     loader = DataLoader(rows(n), batch_size, shuffle, 0, drop_last)
     batches = list(loader)
@@ -231,9 +234,7 @@ def test_two_loaders_in_two_threads(marked: MarkedBackend) -> None:
             barrier.wait()
             results[name] = [(type(t), t.tolist()) for _ in range(5) for _, t in loader]
 
-    threads = [
-        threading.Thread(target=train, args=args) for args in (("numpy", 0), ("marked", 1))
-    ]
+    threads = [threading.Thread(target=train, args=args) for args in (("numpy", 0), ("marked", 1))]
     for thread in threads:
         thread.start()
     for thread in threads:

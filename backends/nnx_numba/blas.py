@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from pathlib import Path
 from typing import Any
 
 import llvmlite.binding
 import numpy as np
 from numba import types
+
+from nnx.threads import numpys_own
 
 Array = np.ndarray[Any, Any]
 Operands = list[Any]  # ints, and arrays, which stand for their addresses
@@ -38,13 +39,8 @@ def bits() -> int:
 
     Only by the very library that NumPy calls are replayed products equal to eager ones.
     """
-    from threadpoolctl import ThreadpoolController
-
-    home = Path(np.__file__).resolve().parent
-    homes = (home, home.with_name("numpy.libs"))
-    for library in ThreadpoolController().select(internal_api="openblas").lib_controllers:
-        folder = Path(library.filepath).resolve()
-        if any(folder.is_relative_to(h) for h in homes):
+    for library in numpys_own():
+        if library.internal_api == "openblas":
             return next((n for n in (64, 32) if _named(library.dynlib, n)), 0)
     return 0
 

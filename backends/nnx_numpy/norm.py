@@ -233,12 +233,12 @@ def _layer_norm_slopes(run, dy, x, gamma, beta, means, inverses, h, inv, ndim):
         h, g = space(a.shape), d
         run(np.subtract, a, m, h)
         run(np.multiply, h, i, h)
-        if gamma is not None:
+        if dgamma is not None:
             g = spare(a.shape)
             run(np.multiply, d, h, b)
             _add_columns(run, b, dgamma, part, first)
             run(np.multiply, d, gamma.reshape(-1), g)
-        if beta is not None:
+        if dbeta is not None:
             _add_columns(run, d, dbeta, part, first)
         _row_sums(run, g, s)
         run(np.vecdot, g, h, out=t[:, 0])

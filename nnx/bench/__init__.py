@@ -1,63 +1,65 @@
-"""`nnx bench`: the backends, the naive NumPy style and PyTorch on the same cases, as a table."""
+"""`nnx bench`: nnx, the naive NumPy style, PyTorch and JAX on the same cases, as tables."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Sequence
-from datetime import date
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import OptionError
-from .cases import OPS, QUICK_OPS, SIZES, STEPS, OpCase
-from .compare import Column, cases_named, columns, op_row, step_row, sweep
-from .report import FORMAT, ColumnInfo, Report, Row, machine, newest_gpu, read, threads, write
-from .table import text
-from .timing import FULL, QUICK, Effort
+from . import columns, rounds, run, text
+from .cases import ELEMENTWISE, NETWORKS, QUICK, Case, NetworkCase, OpCase
+from .machine import usable_cores
+from .op_table import NOT_TIMED, OPS, QUICK_OPS
+from .report import Report, newest_gpu, read, write
 
-__all__ = ["main", "run"]
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Time, print the table, write what was asked for; the exit code is 0."""
+    """Time, print the tables, write what was asked for.
+
+    The exit code is 0, or 1 if an implementation's results differ from the others'.
+    """
     options = _parser().parse_args(argv)
-    ops = _names(options.ops)
-    steps, timed = options.steps or ops is None, _timed(ops, options.steps, options.quick)
-    if options.threads is not None and options.threads < 1:
-        raise OptionError(f"nnx bench: --threads {options.threads}, expected at least 1")
-    with threads(options.threads):
-        effort = QUICK if options.quick else FULL
-        if options.threads == 1:
-            effort = effort._replace(pause_s=0.0)  # no worker threads that spin
-        report = run(timed, steps, columns(_names(options.columns)), options.quick, effort)
-    if not options.quick:
-        from .huge_pages import add_torch
-
-        add_torch(report, options.threads)
-    gpu = newest_gpu()
-    tables = text(report, None if gpu is None else (gpu, read(gpu)))
-    print(tables, end="")
+    cases, threads = _cases(options), _threads(options.threads, options.quick)
+    chosen = columns.columns(_names(options.against), _names(options.columns), quick=options.quick)
+    effort = rounds.QUICK_EFFORT if options.quick else rounds.FULL
+    if options.rounds is not None:
+        if options.rounds < 1:
+            raise OptionError(f"nnx bench: --rounds {options.rounds}, expected at least 1")
+        effort = effort._replace(rounds=options.rounds)
+    everything = options.ops is None and not options.steps
+    found = run.report(cases, chosen, threads, effort, footprint=everything)
+    path = newest_gpu()
+    gpu = None if path is None else (path, read(path))
+    print(text.text(found, gpu), end="")
     if options.json:
-        write(report, options.json)
-        Path(options.json).with_suffix(".md").write_text(tables, encoding="utf-8")
-    if options.plot:
-        from .plot import draw
+        _write(found, Path(options.json), text.text(found, gpu, wide=True))
+    return 1 if any(row["wrong"] for row in found["rows"]) else 0
 
-        draw(report, options.plot)
-    return 0
+
+def _write(found: Report, path: Path, tables: str) -> None:
+    """The result as JSON, and beside it its tables and, with matplotlib, its chart."""
+    from .chart import draw
+
+    write(found, path)
+    path.with_suffix(".md").write_text(tables, encoding="utf-8")
+    draw(found, path.with_suffix(".png"))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nnx bench", description=__doc__)
     add = parser.add_argument
-    add("--quick", action="store_true", help="a few ops, fewer rounds: about a minute")
-    add("--ops", metavar="A,B", help="only these ops, at both sizes, forward and backward")
-    add("--steps", action="store_true", help="only the training steps (with --ops: these too)")
-    add("--backends", dest="columns", metavar="A,B", help="columns: numpy,cupy,naive,torch,...")
-    add("--threads", type=int, metavar="N", help="of NumPy's BLAS and of PyTorch")
-    add("--json", metavar="FILE", help="write the result, and its tables as FILE.md")
-    add("--plot", metavar="FILE", help="draw the result as PNG (needs matplotlib)")
+    add("--quick", action="store_true", help="few rows, few rounds, one thread: about a minute")
+    add("--steps", action="store_true", help="only networks: training steps and inference")
+    add("--ops", metavar="A,B", nargs="?", const=",".join(OPS),
+        help="every op (or only these), both sizes, forward and with backward")  # fmt: skip
+    add("--threads", metavar="N,M", help="numbers of threads (1 and all cores)")
+    add("--against", metavar="A,B", help="peers: torch, jax (those that are installed)")
+    add("--columns", metavar="A,B", help='exactly these: torch-fused,numpy,"numba replay",...')
+    add("--rounds", type=int, metavar="N", help=f"of each row ({rounds.FULL.rounds})")
+    add("--json", metavar="FILE", help="write the result, its tables as .md, its chart as .png")
     return parser
 
 
@@ -65,38 +67,36 @@ def _names(given: str | None) -> list[str] | None:
     return None if given is None else [name.strip() for name in given.split(",") if name.strip()]
 
 
-def _timed(ops: list[str] | None, steps: bool, quick: bool) -> list[OpCase]:
-    if ops is not None:
-        return cases_named(ops)
-    if steps:
-        return []
-    return cases_named(QUICK_OPS if quick else OPS)
+def _threads(given: str | None, quick: bool) -> list[int]:
+    cores = usable_cores()
+    if given is None:
+        return [1] if quick or cores == 1 else [1, cores]
+    chosen = _names(given) or [""]
+    for name in chosen:
+        if not (name.isdecimal() and 1 <= int(name) <= cores):
+            raise OptionError(
+                f"nnx bench: --threads {given}, expected numbers from 1 to {cores}, the cores "
+                f"that this process may use, such as --threads 1,{cores}"
+            )
+    return [int(name) for name in dict.fromkeys(chosen)]
 
 
-def run(
-    ops: list[OpCase], steps: bool, chosen: list[Column], quick: bool, effort: Effort
-) -> Report:
-    """Time these ops (quick: small, forward and backward together), and the steps if asked."""
-    used = [c.backend for c in chosen if c.backend is not None]
-    todo: list[Callable[[], Row]] = [
-        partial(step_row, case, chosen, effort) for case in STEPS if steps
-    ]
-    for case in ops:
-        for size in ("small",) if quick else SIZES:
-            for backward in (True,) if quick else (False, True):
-                todo.append(partial(op_row, case, size, backward, chosen, effort))
-    return Report(
-        format=FORMAT,
-        date=date.today().isoformat(),
-        machine=machine(used),
-        columns=[ColumnInfo(name=c.name, reason=c.reason) for c in chosen],
-        rows=_timed_rows(todo),
-        sweep=sweep(chosen, effort) if steps else None,
-    )
-
-
-def _timed_rows(todo: list[Callable[[], Row]]) -> list[Row]:
-    from tqdm import tqdm
-
-    bar = tqdm(todo, "timing", unit=" cases", ascii=True, leave=False, file=sys.stderr)
-    return [take() for take in bar]
+def _cases(options: argparse.Namespace) -> list[Case]:
+    """The rows: all networks and elementwise ones, or those asked for."""
+    standard = QUICK if options.quick else (*NETWORKS, *ELEMENTWISE)
+    if options.steps:
+        standard = tuple(case for case in standard if isinstance(case, NetworkCase))
+    found = list(standard) if options.steps or options.ops is None else []
+    names = _names(options.ops) or []
+    if options.quick and set(names) == set(OPS):
+        names = list(QUICK_OPS)
+    for name in names:
+        if name in NOT_TIMED:
+            raise OptionError(f"nnx bench: {name} is not timed: {NOT_TIMED[name]}")
+        if name not in OPS:
+            raise OptionError(f"nnx bench: no op {name!r}; timed are {', '.join(OPS)}")
+        sizes = OPS[name].sizes
+        for size in ("small",) if options.quick else sizes:
+            for backward in (True,) if options.quick else (False, True):
+                found.append(OpCase(name, sizes[size], backward))
+    return found

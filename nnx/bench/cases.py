@@ -1,28 +1,30 @@
-"""What is timed: every op forward and backward, small and large, and training steps."""
+"""What is timed: training steps, predictions and ops, each with the same inputs for everyone.
+
+A kind of case is a class here and, in each module of an implementation, a function of the same
+name in its table `PREPARE`: where there is none, the implementation has no time in that row.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .. import ops
+from .op_table import OPS, Array, OpSpec, normal
 
-Array = np.ndarray[Any, Any]
-Shape = tuple[int, int]
-Draw = Callable[[np.random.Generator, Shape], Array]
-
-SIZES: Mapping[str, Shape] = {"small": (128, 512), "large": (2048, 2048)}
-PRODUCT_SIZES: Mapping[str, Shape] = {"small": (128, 512), "large": (1024, 1024)}
+BATCHES = 8  # that a training step goes through in turn, so that no input stays in a cache
+RATES = {"sgd": 1e-3, "adam": 1e-5}  # low: the loss still falls after all the steps that are timed
+NONE_SUCH = "has none such"  # what an implementation says of a case that it is without
+TITLES = {"sgd": "SGD", "adam": "Adam"}
 
 
 class Prepared(NamedTuple):
     """One implementation of a case, ready to be called again and again.
 
     run           one call; it may return before the device has finished
-    values        what `run` returned, as NumPy arrays
+    values        what `run` returned, as NumPy arrays: what is compared between implementations
     synchronize   waits for the device
     """
 
@@ -31,27 +33,139 @@ class Prepared(NamedTuple):
     synchronize: Callable[[], None] = lambda: None
 
 
+class Gemm(NamedTuple):
+    """A matrix product: (m, k) times (k, n); `left`, `right`: that factor is a transposed view."""
+
+    m: int
+    k: int
+    n: int
+    left: bool = False
+    right: bool = False
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.m * self.k * self.n
+
+
+class Update(NamedTuple):
+    """What an optimizer does to memory in a step: bytes it holds, and bytes it reads and writes."""
+
+    held: int
+    moved: int
+
+
 @dataclass(frozen=True)
-class OpCase:
-    """An op with one drawing function per argument; each gets (rows, columns)."""
+class Case:
+    """One row of a table: the label says it all."""
 
-    op: str
-    draws: tuple[Draw, ...]
-    attrs: Mapping[str, Any] = field(default_factory=dict)
-    sizes: Mapping[str, Shape] = field(default_factory=lambda: SIZES)
+    kind: ClassVar[str]
 
     @property
-    def target(self) -> Any:
-        return getattr(ops, self.op)
+    def name(self) -> str:
+        raise NotImplementedError
 
     @property
-    def smooth(self) -> tuple[int, ...]:
-        """Positions of the arguments that have a gradient."""
-        target = self.target
-        if target.signature.variadic:
-            return tuple(range(len(self.draws)))
-        named = zip(target.signature.arrays, self.draws, strict=False)
-        return tuple(i for i, (name, _) in enumerate(named) if name in target.differentiable)
+    def size(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def what(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}, {self.size}, {self.what}"
+
+    @property
+    def trains(self) -> bool:
+        """Whether `run` is a training step and gives its loss."""
+        return False
+
+    def gemms(self) -> list[Gemm]:
+        """The matrix products of a training step, in order: what its floor is computed from."""
+        return []
+
+    def update(self) -> Update | None:
+        """What the optimizer moves in a training step; None where nothing is trained."""
+        return None
+
+
+class NetworkInputs(NamedTuple):
+    """Host arrays: W (in, out) and b (out,) per layer; batches x (N, in) with class ids t (N,)."""
+
+    weights: list[tuple[Array, Array]]
+    batches: list[tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class NetworkCase(Case):
+    """A training step of a relu network with softmax cross-entropy, or its forward pass alone.
+
+    sizes       of the layers, the input first
+    optimizer   "sgd" or "adam"; "" for inference
+    """
+
+    kind = "network"
+    sizes: tuple[int, ...]
+    batch: int
+    optimizer: str = ""
+
+    @property
+    def name(self) -> str:
+        return "-".join(map(str, self.sizes))
+
+    @property
+    def size(self) -> str:
+        return f"batch {self.batch}"
+
+    @property
+    def what(self) -> str:
+        return TITLES[self.optimizer] if self.trains else "inference"
+
+    @property
+    def trains(self) -> bool:
+        return bool(self.optimizer)
+
+    @property
+    def rate(self) -> float:
+        return RATES[self.optimizer]
+
+    def inputs(self, seed: int = 0) -> NetworkInputs:
+        """He-normal weights, zero biases and random batches."""
+        rng = np.random.default_rng(seed)
+        weights = [
+            (normal(rng, (i, o)) * np.float32((2 / i) ** 0.5), np.zeros(o, np.float32))
+            for i, o in self._layers()
+        ]
+        batches = [
+            (
+                rng.random((self.batch, self.sizes[0]), dtype=np.float32),
+                rng.integers(0, self.sizes[-1], self.batch),
+            )
+            for _ in range(BATCHES)
+        ]
+        return NetworkInputs(weights, batches)
+
+    def gemms(self) -> list[Gemm]:
+        """Forward; then, from the last layer on, W's gradient and (not for the first) x's."""
+        layers = self._layers()
+        found = [Gemm(self.batch, i, o) for i, o in layers]
+        for position, (i, o) in reversed(list(enumerate(layers))):
+            found.append(Gemm(i, self.batch, o, left=True))
+            if position:
+                found.append(Gemm(self.batch, o, i, right=True))
+        return found
+
+    def update(self) -> Update | None:
+        """SGD reads W and dW and writes W; Adam has two moments more, which it reads and writes."""
+        if not self.trains:
+            return None
+        bytes_ = 4 * sum(i * o + o for i, o in self._layers())
+        held, moved = {"sgd": (2, 3), "adam": (4, 7)}[self.optimizer]
+        return Update(held * bytes_, moved * bytes_)
+
+    def _layers(self) -> list[tuple[int, int]]:
+        return list(zip(self.sizes, self.sizes[1:], strict=False))
 
 
 class OpInputs(NamedTuple):
@@ -62,151 +176,71 @@ class OpInputs(NamedTuple):
 
 
 @dataclass(frozen=True)
-class StepCase:
-    """A training step of a relu network (softmax cross-entropy, SGD), or its forward pass alone."""
+class OpCase(Case):
+    """An op: its result, or with `backward` the gradients of all its arguments that have one.
 
-    sizes: tuple[int, ...]
-    batch: int
-    train: bool = True
-    lr: float = 1e-3
+    shape   (rows, columns) that its arguments are drawn for
+    """
+
+    kind = "op"
+    op: str
+    shape: tuple[int, int]
+    backward: bool = True
 
     @property
     def name(self) -> str:
-        what = "training step" if self.train else "inference"
-        return f"{'-'.join(map(str, self.sizes))} {what}"
+        return self.op
+
+    @property
+    def size(self) -> str:
+        return f"{self.shape[0]}x{self.shape[1]}"
+
+    @property
+    def what(self) -> str:
+        return "forward+backward" if self.backward else "forward"
+
+    @property
+    def spec(self) -> OpSpec:
+        return OPS[self.op]
+
+    def inputs(self, seed: int = 0) -> OpInputs:
+        """Random arguments, and a random gradient of the result's shape."""
+        rng = np.random.default_rng(seed)
+        args = tuple(draw(rng, self.shape) for draw in self.spec.draws)
+        y = self.spec.target(*args, **self.spec.attrs)
+        return OpInputs(args, normal(rng, y.shape).astype(y.dtype))
 
 
-class StepInputs(NamedTuple):
-    """Host arrays: W (in, out) and b (out,) per layer, a batch x (N, in), class ids t (N,)."""
-
-    weights: list[tuple[Array, Array]]
-    x: Array
-    t: Array
+KINDS: dict[str, type[Case]] = {cls.kind: cls for cls in (NetworkCase, OpCase)}
 
 
-def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    return rng.standard_normal(shape, dtype=np.float32)
+def encoded(case: Case) -> dict[str, Any]:
+    """The case as JSON holds it."""
+    return {"kind": case.kind, **asdict(case)}
 
 
-def _positive(rng: np.random.Generator, shape: Shape) -> Array:
-    return rng.random(shape, dtype=np.float32) + np.float32(0.5)
+def decoded(data: Mapping[str, Any]) -> Case:
+    """The case that `encoded` gave."""
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k != "kind"}
+    return KINDS[data["kind"]](**fields)
 
 
-def _probabilities(rng: np.random.Generator, shape: Shape) -> Array:
-    p = _positive(rng, shape)
-    scaled: Array = p / p.sum(axis=1, keepdims=True)
-    return scaled
-
-
-def _condition(rng: np.random.Generator, shape: Shape) -> Array:
-    return rng.random(shape) < 0.5
-
-
-def _rows(rng: np.random.Generator, shape: Shape) -> Array:
-    return rng.integers(0, shape[0], shape[0])
-
-
-def _ids(rng: np.random.Generator, shape: Shape) -> Array:
-    return rng.integers(0, shape[1], shape[0])
-
-
-def _one_hot(rng: np.random.Generator, shape: Shape) -> Array:
-    return np.eye(shape[1], dtype=np.float32)[_ids(rng, shape)]
-
-
-def _square(rng: np.random.Generator, shape: Shape) -> Array:
-    return _normal(rng, (shape[1], shape[1])) / np.float32(shape[1] ** 0.5)
-
-
-def _bias(rng: np.random.Generator, shape: Shape) -> Array:
-    return _normal(rng, shape[1:])
-
-
-_UNARY = (
-    "abs", "elu", "erf", "exp", "expm1", "gelu", "leaky_relu", "log_softmax", "negative", "relu",
-    "sigmoid", "silu", "softmax", "softplus", "tanh",
-)  # fmt: skip
-_BINARY = ("add", "maximum", "minimum", "multiply", "subtract")
-_REDUCTIONS = ("logsumexp", "max", "mean", "min", "sum", "var")
-_LOSSES = ("huber", "mean_absolute_error", "mean_squared_error")
-
-_CASES = [
-    *(OpCase(name, (_normal,)) for name in _UNARY),
-    *(OpCase(name, (_normal, _normal)) for name in (*_BINARY, *_LOSSES)),
-    *(OpCase(name, (_normal,), {"axis": -1}) for name in _REDUCTIONS),
-    *(OpCase(name, (_positive,)) for name in ("log", "log1p", "sqrt")),
-    OpCase("affine", (_normal, _square, _bias), sizes=PRODUCT_SIZES),
-    OpCase("astype", (_normal,), {"dtype": "float64"}),
-    OpCase("categorical_crossentropy", (_probabilities, _one_hot)),
-    OpCase("clip", (_normal,), {"min": -1.0, "max": 1.0}),
-    OpCase("concat", (_normal, _normal)),
-    OpCase("divide", (_normal, _positive)),
-    OpCase("getitem", (_normal,), {"index": slice(None, None, 2)}),
-    OpCase("matmul", (_normal, _square), sizes=PRODUCT_SIZES),
-    OpCase("pow", (_positive, _normal)),
-    OpCase("sigmoid_cross_entropy", (_normal, _probabilities)),
-    OpCase("softmax_cross_entropy", (_normal, _ids)),
-    OpCase("stack", (_normal, _normal)),
-    OpCase("take", (_normal, _rows)),
-    OpCase("where", (_condition, _normal, _normal)),
-]
-OPS: dict[str, OpCase] = {case.op: case for case in sorted(_CASES, key=lambda case: case.op)}
-
-_VIEW = "gives a view: nothing is computed, its time is that of any small call"
-_IMAGES = "of images: these cases are matrices"
-NOT_TIMED: dict[str, str] = {
-    "avg_pool2d": _IMAGES,
-    "batch_norm": "gives three results: these cases give one",
-    "broadcast_to": f"{_VIEW}; backward is a sum, timed as sum",
-    "conv1d": _IMAGES,
-    "conv2d": _IMAGES,
-    "conv_transpose2d": _IMAGES,
-    "dropout": "its draw is an input, so it is a comparison and a product; PyTorch draws inside",
-    "expand_dims": _VIEW,
-    "fold": "the backward of windows",
-    "getitem_adjoint": "timed as the backward of getitem",
-    "group_norm": "as layer_norm, on images",
-    "layer_norm": "not compared yet",
-    "matrix_transpose": _VIEW,
-    "max_pool2d": _IMAGES,
-    "pad": "a copy",
-    "permute_dims": _VIEW,
-    "reshape": _VIEW,
-    "rms_norm": "not compared yet",
-    "scatter_add": "timed as the backward of take",
-    "split": f"{_VIEW}; backward is concat, timed as concat",
-    "squeeze": _VIEW,
-    "upsample": _IMAGES,
-    "windows": f"{_VIEW}; its backward is fold",
-}
-
-QUICK_OPS = ("affine", "multiply", "relu", "sigmoid", "softmax", "softmax_cross_entropy", "sum")
-
-STEPS = (
-    StepCase((64, 32, 10), 32),
-    StepCase((784, 100, 10), 100),
-    StepCase((784, 512, 512, 10), 128),
-    StepCase((784, 2048, 2048, 2048, 10), 512),
-    StepCase((784, 100, 10), 1, train=False),
+NETWORKS: tuple[Case, ...] = (
+    NetworkCase((64, 32, 10), 1, "sgd"),
+    NetworkCase((64, 32, 10), 32, "sgd"),
+    NetworkCase((784, 100, 10), 100, "sgd"),
+    NetworkCase((784, 100, 10), 100, "adam"),
+    NetworkCase((784, 512, 512, 10), 128, "sgd"),
+    NetworkCase((784, 512, 512, 10), 128, "adam"),
+    NetworkCase((784, 2048, 2048, 2048, 10), 512, "sgd"),
+    NetworkCase((784, 2048, 2048, 2048, 10), 512, "adam"),
+    NetworkCase((784, 100, 10), 1),
 )
+ELEMENTWISE: tuple[Case, ...] = tuple(
+    OpCase(op, shape)
+    for shape in ((128, 512), (4096, 4096))
+    for op in ("relu", "sigmoid", "softmax")
+)
+QUICK: tuple[Case, ...] = (NETWORKS[1], NETWORKS[2], NETWORKS[3], NETWORKS[8], *ELEMENTWISE[:3])
 SWEEP_SIZES = (784, 512, 512, 10)
 SWEEP_BATCHES: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096)
-
-
-def op_inputs(case: OpCase, size: str, seed: int = 0) -> OpInputs:
-    """Random arguments of that size, and a random gradient of the result's shape."""
-    rng = np.random.default_rng(seed)
-    args = tuple(draw(rng, case.sizes[size]) for draw in case.draws)
-    y = case.target(*args, **case.attrs)
-    return OpInputs(args, _normal(rng, y.shape).astype(y.dtype))
-
-
-def step_inputs(case: StepCase, seed: int = 0) -> StepInputs:
-    """He-normal weights, zero biases and a random batch."""
-    rng = np.random.default_rng(seed)
-    weights = [
-        (_normal(rng, (n_in, n_out)) * np.float32((2 / n_in) ** 0.5), np.zeros(n_out, np.float32))
-        for n_in, n_out in zip(case.sizes, case.sizes[1:], strict=False)
-    ]
-    x = rng.random((case.batch, case.sizes[0]), dtype=np.float32)
-    return StepInputs(weights, x, rng.integers(0, case.sizes[-1], case.batch))

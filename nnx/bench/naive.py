@@ -6,11 +6,13 @@ Written for reading, not for speed: each step allocates its result and nothing i
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 
-from .cases import Array, OpCase, OpInputs, Prepared, StepCase, StepInputs
+from .cases import Case, NetworkCase, OpCase, Prepared
+from .op_table import Array
 
 
 class Add:
@@ -152,6 +154,41 @@ LAYERS: dict[str, Callable[[], Any]] = {
 }
 
 
+class SGD:
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+
+    def update(self, params: dict[str, Array], grads: dict[str, Array]) -> None:
+        for key in params:
+            params[key] -= self.lr * grads[key]
+
+
+class Adam:
+    """The book's, but for epsilon, which is where all others have it: the training is the same."""
+
+    def __init__(self, lr: float, beta1: float = 0.9, beta2: float = 0.999) -> None:
+        self.lr, self.beta1, self.beta2 = lr, beta1, beta2
+        self.iter = 0
+        self.m: dict[str, Array] = {}
+        self.v: dict[str, Array] = {}
+
+    def update(self, params: dict[str, Array], grads: dict[str, Array]) -> None:
+        if not self.m:
+            for key, val in params.items():
+                self.m[key], self.v[key] = np.zeros_like(val), np.zeros_like(val)
+        self.iter += 1
+        # Python numbers: np.sqrt's result, as in the book, would make all that follows float64.
+        root = (1.0 - self.beta2**self.iter) ** 0.5
+        lr_t, eps_t = self.lr * root / (1.0 - self.beta1**self.iter), 1e-8 * root
+        for key in params:
+            self.m[key] += (1 - self.beta1) * (grads[key] - self.m[key])
+            self.v[key] += (1 - self.beta2) * (grads[key] ** 2 - self.v[key])
+            params[key] -= lr_t * self.m[key] / (np.sqrt(self.v[key]) + eps_t)
+
+
+OPTIMIZERS: dict[str, Callable[[float], Any]] = {"sgd": SGD, "adam": Adam}
+
+
 class Network:
     """Affine and Relu in turn, with their parameters in a dict: W1, b1, W2, ..."""
 
@@ -171,42 +208,54 @@ class Network:
                 x = self.relus[i - 1].forward(x)
         return x
 
-    def gradient(self, dout: Array) -> dict[str, Array]:
+    def loss(self, x: Array, t: Array) -> Any:
+        return self.last.forward(self.predict(x), t)
+
+    def gradient(self) -> dict[str, Array]:
         grads = {}
+        dout = self.last.backward(1)[0]
         for i in range(len(self.affines), 0, -1):
             dout, grads[f"W{i}"], grads[f"b{i}"] = self.affines[i - 1].backward(dout)
             if i > 1:
                 dout = self.relus[i - 2].backward(dout)[0]
         return grads
 
-    def step(self, x: Array, t: Array, lr: float) -> Any:
-        loss = self.last.forward(self.predict(x), t)
-        grads = self.gradient(self.last.backward(1)[0])
-        for key in self.params:
-            self.params[key] -= lr * grads[key]
+
+def network(case: NetworkCase) -> Prepared:
+    """A training step or a prediction in this style."""
+    inputs = case.inputs()
+    net, batches = Network(inputs.weights), cycle(inputs.batches)
+    optimizer: Any = OPTIMIZERS[case.optimizer](case.rate) if case.trains else None
+
+    def train() -> Any:
+        x, t = next(batches)
+        loss = net.loss(x, t)
+        optimizer.update(net.params, net.gradient())
         return loss
 
+    def predict() -> Any:
+        return net.predict(next(batches)[0])
 
-def op(case: OpCase, inputs: OpInputs, backward: bool) -> Prepared | None:
+    return Prepared(train if case.trains else predict, lambda found: [np.asarray(found)])
+
+
+def op(case: OpCase) -> Prepared | None:
     """The op in this style, or None where the book has none."""
     if case.op not in LAYERS:
         return None
-    layer, args, dy = LAYERS[case.op](), inputs.args, inputs.dy
+    layer, (args, dy) = LAYERS[case.op](), case.inputs()
 
     def run() -> list[Any]:
         y = layer.forward(*args)
-        return [y, *layer.backward(dy)] if backward else [y]
+        return list(layer.backward(dy)) if case.backward else [y]
 
     return Prepared(run, lambda found: [np.asarray(a) for a in found])
 
 
-def step(case: StepCase, inputs: StepInputs) -> Prepared:
-    """A training step or a prediction in this style."""
-    network = Network(inputs.weights)
+PREPARE: dict[str, Callable[[Any], Prepared | None]] = {"network": network, "op": op}
 
-    def run() -> Any:
-        if not case.train:
-            return network.predict(inputs.x)
-        return network.step(inputs.x, inputs.t, case.lr)
 
-    return Prepared(run, lambda found: [np.asarray(found)])
+def prepare(case: Case) -> Prepared | None:
+    """The case in this style, or None where the book has none such."""
+    made = PREPARE.get(case.kind)
+    return None if made is None else made(case)

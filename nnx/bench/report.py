@@ -3,129 +3,111 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypedDict
-
-import numpy as np
+from typing import NotRequired, TypedDict
 
 from ..errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+Quartiles = list[float]  # median, lower and upper quartile
 
 
 class ColumnInfo(TypedDict):
     """One implementation; `reason` says why it was not timed ("" if it was)."""
 
     name: str
+    ours: bool
     reason: str
 
 
 class Time(TypedDict):
-    """Seconds per call: median and quartiles over the rounds."""
+    """Of one implementation in one row.
 
-    seconds: float
-    low: float
-    high: float
+    seconds   per call: of the clean rounds
+    speed     the baseline's time / this time, within each round; absent where it has none
+    rounds    seconds of every round, in order
+    clean     how many of them no other process disturbed
+    noisy     positions of the others, which count only where no round is clean; a ratio counts
+              the rounds in which both are clean
+    cores     CPU seconds it used per second
+    """
+
+    seconds: Quartiles
+    speed: NotRequired[Quartiles]
+    rounds: list[float]
+    clean: int
+    noisy: list[int]
+    cores: float
+
+
+class Best(TypedDict):
+    """The fastest column of nnx in the row; against[other]: other's time / its time."""
+
+    column: str
+    against: dict[str, Quartiles]
+
+
+class Floor(TypedDict):
+    """What the row's matrix products and its update take alone, and nnx's best above it.
+
+    products, update   seconds
+    distance           the best of nnx / the sum of both; absent where nnx has no time
+    """
+
+    flops: int
+    moved_bytes: int
+    products: Quartiles
+    update: Quartiles
+    clean: int
+    distance: NotRequired[Quartiles]
 
 
 class Row(TypedDict):
-    """One case. speedups[ours][theirs]: their time / our time, median and quartiles of rounds."""
+    """One case with one number of threads. empty[column]: why it has no time."""
 
-    kind: str  # "op" or "step"
+    kind: str
     name: str
     size: str
-    what: str  # "forward", "forward+backward", "training step", "inference"
+    what: str
+    threads: int
     times: dict[str, Time]
-    speedups: dict[str, dict[str, list[float]]]
+    best: Best | None
+    floor: Floor | None
+    empty: dict[str, str]
+    wrong: list[str]  # of the empty ones, those whose results differed
+
+
+class Footprint(TypedDict):
+    """A library: seconds that its import takes, and bytes that it and what it needs occupy."""
+
+    name: str
+    seconds: Quartiles
+    bytes: int
 
 
 class Sweep(TypedDict):
     """A training step at several batch sizes: seconds per step by backend."""
 
     step: str
+    threads: int
     batches: list[int]
     seconds: dict[str, list[float]]
     wins_from: dict[str, int | None]
 
 
 class Report(TypedDict):
-    """What `nnx bench --json` writes."""
+    """What `nnx bench --json` writes. All ratios are to `baseline` unless they name another."""
 
     format: int
     date: str
     machine: dict[str, str]
+    threads: list[int]
+    baseline: str
     columns: list[ColumnInfo]
     rows: list[Row]
+    footprints: list[Footprint]
     sweep: Sweep | None
-
-
-def machine(backends: list[Any]) -> dict[str, str]:
-    """What a reader needs to judge the times: processor, threads, versions, BLAS."""
-    from threadpoolctl import threadpool_info
-
-    found = {
-        "cpu": _cpu(),
-        "cores": str(os.cpu_count()),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
-    pools = [p for p in threadpool_info() if p["user_api"] == "blas"]
-    if pools:
-        found["blas"] = ", ".join(
-            f"{p['internal_api']} {p['version']} {p.get('architecture', '')}".strip() for p in pools
-        )
-        found["threads"] = str(max(p["num_threads"] for p in pools))
-    if has_torch():
-        from .torch_cases import torch
-
-        found["torch"] = torch.__version__
-        found["torch threads"] = str(torch.get_num_threads())
-    for backend in backends:
-        if not backend.on_host:
-            described = backend.describe().items()
-            found[f"device {backend.name}"] = ", ".join(f"{k} {v}" for k, v in described)
-    return found
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def has_torch() -> bool:
-    """Whether PyTorch is installed, without importing it."""
-    return find_spec("torch") is not None
-
-
-@contextmanager
-def threads(n: int | None) -> Iterator[None]:
-    """Limit NumPy's BLAS and PyTorch to n threads; None leaves them as they are."""
-    from threadpoolctl import threadpool_limits
-
-    torch: Any = None
-    if n is not None and has_torch():
-        from .torch_cases import torch
-    before = torch.get_num_threads() if torch else 0
-    with nullcontext() if n is None else threadpool_limits(n):
-        if torch:
-            torch.set_num_threads(n)
-        try:
-            yield
-        finally:
-            if torch:
-                torch.set_num_threads(before)
 
 
 def write(report: Report, path: str | Path) -> None:

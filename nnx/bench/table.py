@@ -1,30 +1,27 @@
-"""A report as Markdown tables, aligned so that they read well in a terminal too. ASCII only."""
+"""Results as Markdown tables, aligned so that they read well in a terminal too. ASCII only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
-from .report import Report, Row
+from .report import Best, Floor, Quartiles, Report, Row
 
 TITLES = {
-    "naive": "naive NumPy",
     "torch": "PyTorch",
-    "torch-cuda": "PyTorch (CUDA)",
-    "torch-thp": "PyTorch (huge pages)",
+    "torch-fused": "PyTorch fused",
+    "torch-compile": "PyTorch compiled",
+    "torch-thp": "PyTorch huge pages",
+    "torch-cuda": "PyTorch CUDA",
+    "jax": "JAX",
+    "naive": "naive NumPy",
+    "numpy": "nnx eager",
+    "numpy replay": "nnx replay",
 }
-VERSIONS = {"python": "Python", "numpy": "NumPy", "torch": "PyTorch", "blas": "BLAS"}
-BASELINES = ("naive", "torch", "torch-thp", "torch-cuda")
-NO_RESULT = "No GPU result has been committed yet."
-NOTE = (
-    "Times are medians of interleaved rounds. 2.00x: nnx takes half the time; below 1x nnx is "
-    "slower. Quartiles stand in brackets where the rounds differ. Results were compared first."
-)
-HUGE_PAGES = (
-    "On large arrays PyTorch's time can be mostly page faults of fresh outputs; the column with "
-    "huge pages is PyTorch with THP_MEM_ALLOC_ENABLE=1, in a process that ran after the others and "
-    "not in turn with them, so a machine that was busy meanwhile makes it look slow."
-)
+VERSIONS = {
+    "python": "Python", "numpy": "NumPy", "torch": "PyTorch", "jax": "JAX", "numba": "numba",
+    "blas": "BLAS",
+}  # fmt: skip
+FEW = "*"
 
 
 def title(column: str) -> str:
@@ -47,138 +44,151 @@ def factor(x: float) -> str:
     return f"{x:.0f}x" if x >= 99.5 else f"{x:.1f}x" if x >= 9.95 else f"{x:.2f}x"
 
 
+def spreads(ratio: Quartiles) -> str:
+    """The median, and the quartiles where the rounds disagree by more than 5 %."""
+    middle, low, high = ratio
+    wide = high - low > 0.05 * middle
+    return f"{factor(middle)} ({low:.2f}-{high:.2f})" if wide else factor(middle)
+
+
 def markdown(header: list[str], rows: Iterable[list[str]]) -> str:
-    """A Markdown table; the first three columns to the left, numbers to the right."""
+    """A Markdown table; the first column to the left, the others, numbers, to the right."""
     body = list(rows)
     widths = [max(len(r[i]) for r in (header, *body)) for i in range(len(header))]
-    left = {i for i, name in enumerate(header) if name in ("", "op", "network", "size", "what")}
 
     def line(cells: list[str]) -> str:
-        padded = (
-            c.ljust(w) if i in left else c.rjust(w)
-            for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-        )
-        return f"| {' | '.join(padded)} |"
+        first, *rest = (c.rjust(w) for c, w in zip(cells, widths, strict=True))
+        return f"| {' | '.join([cells[0].ljust(len(first)), *rest])} |"
 
-    rule = (f":{'-' * (w - 1)}" if i in left else f"{'-' * (w - 1)}:" for i, w in enumerate(widths))
+    rule = [f":{'-' * (w - 1)}" if not i else f"{'-' * (w - 1)}:" for i, w in enumerate(widths)]
     return "\n".join([line(header), f"| {' | '.join(rule)} |", *map(line, body)])
 
 
-def table(report: Report, rows: list[Row], first: str = "op") -> str:
-    """Times per column and speed-ups of each nnx backend over the baselines."""
-    names = [
-        c["name"]
-        for c in report["columns"]
-        if c["reason"] or any(c["name"] in r["times"] for r in rows)
+def label(row: Row) -> str:
+    """What the row is of: 784-100-10, batch 100, Adam."""
+    return f"{row['name']}, {row['size']}, {row['what']}"
+
+
+def threads(n: int) -> str:
+    return f"{n} thread{'' if n == 1 else 's'}"
+
+
+def timed(report: Report) -> list[str]:
+    """The columns that have a time in some row."""
+    return [
+        c["name"] for c in report["columns"] if any(c["name"] in r["times"] for r in report["rows"])
     ]
-    ours = [n for n in names if n not in BASELINES and any(n in r["times"] for r in rows)]
-    pairs = [(a, b) for a in ours for b in _compared(a, rows)]
-    header = [first, "size", "what", *map(title, names)]
-    header += [f"{title(a)} vs {title(b)}" for a, b in pairs]
-    return markdown(
-        header,
-        [
-            [
-                r["name"], r["size"], r["what"],
-                *(duration(r["times"][n]["seconds"]) if n in r["times"] else "-" for n in names),
-                *(_speedup(r, a, b) for a, b in pairs),
-            ]
-            for r in rows
-        ],
-    )  # fmt: skip
 
 
-def _compared(ours: str, rows: list[Row]) -> list[str]:
-    """What a backend's speed-up is over: PyTorch where timed, else the naive style; and NumPy for
-    backends with arrays of their own.
+def clean_rounds(row: Row, *columns: str) -> int:
+    """In how many rounds no other process disturbed any of these columns, where they have times."""
+    there = [row["times"][name] for name in columns if name in row["times"]]
+    noisy = {i for time in there for i in time["noisy"]}
+    return len(there[0]["rounds"]) - len(noisy) if there else 0
+
+
+def marked(row: Row, *columns: str) -> str:
+    """The mark of a figure from these columns of which fewer than half of the rounds are clean."""
+    rounds = len(row["times"][columns[0]]["rounds"])
+    return FEW if 2 * clean_rounds(row, *columns) < rounds else ""
+
+
+def table(rows: Sequence[Row], columns: Sequence[str], baseline: str, *, wide: bool) -> str:
+    """Times and how many times as fast as the baseline that is.
+
+    wide   with quartiles where the rounds disagree
     """
-    there = {b for r in rows for b in r["speedups"].get(ours, {})}
-    found = [b for b in ("torch-cuda", "torch", "naive") if b in there][:1]
-    own = ours.partition(" ")[0] not in ("numpy", "numba")
-    return found + (["numpy"] if own and "numpy" in there else [])
+
+    def cell(row: Row, column: str) -> str:
+        time = row["times"].get(column)
+        if time is None:
+            return "-"
+        shown = duration(time["seconds"][0])
+        if column == baseline or "speed" not in time:
+            return shown + marked(row, column)
+        speed = spreads(time["speed"]) if wide else factor(time["speed"][0])
+        return f"{shown} {speed}{marked(row, column, baseline)}"
+
+    header = ["", *map(title, columns)]
+    return markdown(header, [[label(r), *(cell(r, c) for c in columns)] for r in rows])
 
 
-def _speedup(row: Row, ours: str, theirs: str) -> str:
-    """The median, and the quartiles where the rounds disagree by more than 5 %."""
-    found = row["speedups"].get(ours, {}).get(theirs)
-    if found is None:
+def best_table(report: Report, rows: Sequence[Row], *, wide: bool) -> str:
+    """The fastest of nnx against each other implementation: that one's time, nnx's factor."""
+    ours = {c["name"] for c in report["columns"] if c["ours"]}
+    others = [name for name in timed(report) if name not in ours]
+
+    def cell(row: Row, best: Best, other: str) -> str:
+        if other not in best["against"]:
+            return "-"
+        ratio = best["against"][other]
+        shown = duration(row["times"][other]["seconds"][0])
+        mark = marked(row, other, best["column"])
+        return f"{shown} {spreads(ratio) if wide else factor(ratio[0])}{mark}"
+
+    body = [
+        [label(row), _best(row), *(cell(row, row["best"], other) for other in others)]
+        for row in rows
+        if row["best"] is not None
+    ]
+    return markdown(["", "the best of nnx", *map(title, others)], body)
+
+
+def _best(row: Row) -> str:
+    if row["best"] is None:
         return "-"
-    middle, low, high = found
-    wide = high - low > 0.05 * middle
-    return f"{factor(middle)} ({low:.2f}-{high:.2f})" if wide else factor(middle)
+    name = row["best"]["column"]
+    return f"{duration(row['times'][name]['seconds'][0])} {title(name)}{marked(row, name)}"
+
+
+def floor_table(report: Report) -> str:
+    """Per training step what its products and its update take alone, and nnx's distance."""
+    body = []
+    for row in report["rows"]:
+        floor = row["floor"]
+        if floor is None:
+            continue
+        products, update = floor["products"][0], floor["update"][0]
+        body.append([
+            label(row), str(row["threads"]),
+            f"{floor['flops'] / 1e9:.3g}", f"{floor['flops'] / products / 1e9:.0f}",
+            f"{floor['moved_bytes'] / 1e6:.3g}", f"{floor['moved_bytes'] / update / 1e9:.0f}",
+            duration(products), duration(update),
+            _best(row), _distance(row, floor),
+        ])  # fmt: skip
+    header = [
+        "", "threads", "GFLOP", "GFLOP/s", "update MB", "GB/s", "products", "update",
+        "best of nnx", "above the floor",
+    ]  # fmt: skip
+    return markdown(header, body) if body else ""
+
+
+def _distance(row: Row, floor: Floor) -> str:
+    if row["best"] is None or "distance" not in floor:
+        return "-"
+    best = row["best"]["column"]
+    few = 2 * floor["clean"] < len(row["times"][best]["rounds"])
+    return spreads(floor["distance"]) + (FEW if few else marked(row, best))
+
+
+def footprint_table(report: Report) -> str:
+    """Import times and installed sizes."""
+    body = [
+        [f["name"], duration(f["seconds"][0]), f"{f['bytes'] / 1e6:.0f} MB"]
+        for f in report["footprints"]
+    ]
+    return markdown(["", "import", "installed"], body) if body else ""
 
 
 def machine_line(report: Report) -> str:
     """Processor, threads, versions, date: one line."""
     m = report["machine"]
-    count = m.get("threads", "?")
     parts = [
         m.get("cpu", "unknown processor"),
         f"{m.get('cores', '?')} cores",
-        f"{count} thread{'' if count == '1' else 's'}",
         m.get("system", ""),
-        *(f"{label} {m[key]}" for key, label in VERSIONS.items() if key in m),
+        *(f"{title_} {m[key]}" for key, title_ in VERSIONS.items() if key in m),
         *(f"{k.removeprefix('device ')}: {v}" for k, v in m.items() if k.startswith("device ")),
         report["date"],
     ]
     return ", ".join(part for part in parts if part)
-
-
-def empty_columns(report: Report, last_gpu: tuple[Path, Report] | None) -> list[str]:
-    """Why a column is empty and how to fill it; for CuPy, the last committed GPU result."""
-    lines = []
-    for column in report["columns"]:
-        name, reason = column["name"], column["reason"]
-        if not reason:
-            continue
-        lines.append(f"The column {title(name)} is empty: {reason.partition(';')[0]}.")
-        if name.partition(":")[0] != "cupy":
-            continue
-        lines.append(
-            "To fill it, on a machine with an NVIDIA GPU: `pip install '.[cuda12]'` (or "
-            f"`'.[cuda13]'`), then `nnx bench --json benchmarks/results/gpu-{report['date']}.json`."
-        )
-        if last_gpu is None:
-            lines.append(NO_RESULT)
-        else:
-            path, found = last_gpu
-            lines += [f"The last committed GPU result, {path.name} ({machine_line(found)}):", ""]
-            steps = [r for r in found["rows"] if r["kind"] == "step"]
-            lines += [table(found, steps, "network"), "", *crossovers(found)]
-    return lines
-
-
-def crossovers(report: Report) -> list[str]:
-    """From which batch size on the GPU wins, and the times it was read from."""
-    sweep = report["sweep"]
-    if sweep is None:
-        return []
-    lines = []
-    for name, batch in sweep["wins_from"].items():
-        won = f"from batch {batch} on" if batch else f"at no batch up to {max(sweep['batches'])}"
-        lines.append(
-            f"{title(name)} is faster than {title('numpy')} {won} "
-            f"(training step of {sweep['step']})."
-        )
-    rows = [
-        [str(batch), *(duration(times[i]) for times in sweep["seconds"].values())]
-        for i, batch in enumerate(sweep["batches"])
-    ]
-    return [*lines, "", markdown(["batch", *map(title, sweep["seconds"])], rows)]
-
-
-def text(report: Report, last_gpu: tuple[Path, Report] | None = None) -> str:
-    """Everything that `nnx bench` prints."""
-    parts = [machine_line(report)]
-    steps = [r for r in report["rows"] if r["kind"] == "step"]
-    ops = [r for r in report["rows"] if r["kind"] == "op"]
-    parts += [table(report, steps, "network")] if steps else []
-    parts += [table(report, ops)] if ops else []
-    parts.append(NOTE)
-    if any("torch-thp" in r["times"] for r in ops):
-        parts.append(HUGE_PAGES)
-    found = crossovers(report)
-    parts += ["\n".join(found)] if found else []
-    empty = empty_columns(report, last_gpu)
-    parts += ["\n".join(empty)] if empty else []
-    return "\n\n".join(parts) + "\n"

@@ -1,64 +1,61 @@
-"""How a comparison is timed: interleaved rounds, so that noise meets all implementations alike."""
+"""How one implementation is timed for a while, inside its own process, and who disturbed it."""
 
 from __future__ import annotations
 
 import gc
-import random
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 from .cases import Prepared
 
-# OpenBLAS's worker threads spin for some 30 ms after a product and would slow whoever runs next.
-SPIN_S = 0.04
 # Short against a scheduler's time slice, so that the median chunk is one nobody interrupted.
 CHUNK_S = 5e-4
+STAT = Path("/proc/stat")
 
 
-class Effort(NamedTuple):
-    """rounds per case; seconds that one implementation runs in a round, and rests before it"""
+class Block(NamedTuple):
+    """What a block of calls gave, in seconds.
 
-    rounds: int
-    block_s: float
-    pause_s: float = SPIN_S
+    seconds   per call: the median of its chunks
+    wall      that the block took
+    own       of CPU time that this process used meanwhile
+    foreign   of CPU time that all others used; None where nothing tells
+    """
 
-
-FULL = Effort(rounds=15, block_s=0.02)
-QUICK = Effort(rounds=7, block_s=0.01)
-
-
-def measure(prepared: Mapping[str, Prepared], effort: Effort) -> dict[str, list[float]]:
-    """Seconds per call in each round, by implementation; round i of all was taken together."""
-    times: dict[str, list[float]] = {name: [] for name in prepared}
-    counts = {name: _calls(p) for name, p in prepared.items()}
-    order, shuffle = list(prepared), random.Random(0).shuffle
-    with _no_gc():
-        for _ in range(effort.rounds):
-            shuffle(order)
-            for name in order:
-                if len(order) > 1:
-                    time.sleep(effort.pause_s)
-                prepared[name].run()
-                times[name].append(_block(prepared[name], counts[name], effort.block_s))
-    return times
+    seconds: float
+    wall: float
+    own: float
+    foreign: float | None
 
 
-def _calls(p: Prepared) -> int:
-    """Warm up, and find how many calls fill a chunk."""
-    _chunk(p, 2)
+def calls_per_chunk(p: Prepared, warm_up_s: float) -> int:
+    """Warm up (compilers, caches, clocks), and find how many calls fill a chunk."""
+    start = time.perf_counter()
+    _chunk(p, 1)
+    while time.perf_counter() - start < warm_up_s:
+        _chunk(p, 1)
     once = min(_chunk(p, 1) for _ in range(3))
     return max(1, round(CHUNK_S / max(once, 1e-7)))
 
 
-def _block(p: Prepared, calls: int, block_s: float) -> float:
-    """Seconds per call: the median of as many chunks as fit into the block, at least one."""
-    chunks = [_chunk(p, calls)]
-    while sum(chunks) < block_s:
-        chunks.append(_chunk(p, calls))
-    return median(chunks) / calls
+def block(p: Prepared, calls: int, block_s: float) -> Block:
+    """One call to fetch what others displaced from the caches, then chunks until the time is up."""
+    with _no_gc():
+        _chunk(p, 1)
+        busy, own, start = _busy(), time.process_time(), time.perf_counter()
+        chunks = [_chunk(p, calls)]
+        while time.perf_counter() - start < block_s:
+            chunks.append(_chunk(p, calls))
+        wall = time.perf_counter() - start
+        own = time.process_time() - own
+        after = _busy()
+    foreign = None if busy is None or after is None else max(0.0, after - busy - own)
+    return Block(median(chunks) / calls, wall, own, foreign)
 
 
 def _chunk(p: Prepared, calls: int) -> float:
@@ -71,35 +68,21 @@ def _chunk(p: Prepared, calls: int) -> float:
     return time.perf_counter() - start
 
 
+def _busy() -> float | None:
+    """CPU seconds since boot in which a core did something, be it for another virtual machine."""
+    try:
+        first = STAT.read_text(encoding="ascii").partition("\n")[0]
+    except OSError:
+        return None
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, first.split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
 def _no_gc() -> Iterator[None]:
     gc.collect()
-    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if enabled:
-            gc.enable()
-
-
-def middle(values: list[float]) -> tuple[float, float, float]:
-    """Median and quartiles (nearest rank)."""
-    ordered = sorted(values)
-    last = len(ordered) - 1
-    return median(ordered), ordered[round(last / 4)], ordered[round(3 * last / 4)]
-
-
-def speedup(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
-    """theirs / ours within each round: median and quartiles; above 1 means ours is faster."""
-    return middle([b / a for a, b in zip(ours, theirs, strict=True)])
-
-
-def crossover(batches: list[int], host: list[float], device: list[float]) -> int | None:
-    """The smallest batch from which on the device is faster at every batch timed; None if never."""
-    found = None
-    for batch, a, b in sorted(zip(batches, host, device, strict=True), reverse=True):
-        if b >= a:
-            break
-        found = batch
-    return found
+        gc.enable()

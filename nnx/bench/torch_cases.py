@@ -1,12 +1,14 @@
-"""The cases written for PyTorch, eager. Imported only where PyTorch is installed."""
+"""The cases written for PyTorch. Imported only where PyTorch is installed."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from typing import Any, NamedTuple
 
-from .cases import Array, OpCase, OpInputs, Prepared, StepCase, StepInputs
+from .cases import Case, NetworkCase, OpCase, Prepared
+from .op_table import Array
 
 torch: Any = importlib.import_module("torch")
 F = torch.nn.functional
@@ -61,38 +63,74 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _tensor(device: str, array: Array, requires_grad: bool = False) -> Any:
-    return torch.tensor(array, device=device, requires_grad=requires_grad)
+class Variant(NamedTuple):
+    """A way to use PyTorch: fused optimizers, `torch.compile`, or a GPU."""
+
+    fused: bool = False
+    compiled: bool = False
+    device: str = "cpu"
+
+
+VARIANTS = {
+    "torch": Variant(),
+    "torch-fused": Variant(fused=True),
+    "torch-compile": Variant(compiled=True),
+    "torch-thp": Variant(),  # the same in an environment of its own
+    "torch-cuda": Variant(device="cuda"),
+}
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+
+
+def set_threads(n: int) -> None:
+    """Limit this process to n threads."""
+    torch.set_num_threads(n)
+
+
+def prepare(name: str, case: Case) -> Prepared | None:
+    """The case with that variant of PyTorch."""
+    made = PREPARE.get(case.kind)
+    return None if made is None else made(VARIANTS[name], case)
+
+
+def _tensor(variant: Variant, array: Array, requires_grad: bool = False) -> Any:
+    return torch.tensor(array, device=variant.device, requires_grad=requires_grad)
 
 
 def _values(found: list[Any]) -> list[Array]:
     return [t.detach().cpu().numpy() for t in found]
 
 
-def _synchronize(device: str) -> Callable[[], None]:
+def _synchronize(variant: Variant) -> Callable[[], None]:
     wait: Callable[[], None] = torch.cuda.synchronize
-    return wait if device == "cuda" else lambda: None
+    return wait if variant.device == "cuda" else lambda: None
 
 
-def op(device: str, case: OpCase, inputs: OpInputs, backward: bool) -> Prepared | None:
+def _compiled(variant: Variant, fn: Callable[..., Any]) -> Callable[..., Any]:
+    made: Callable[..., Any] = torch.compile(fn) if variant.compiled else fn
+    return made
+
+
+def op(variant: Variant, case: OpCase) -> Prepared:
     """The op as PyTorch's users call it; gradients through its autograd."""
-    f, attrs, smooth = FUNCTIONS[case.op], case.attrs, frozenset(case.smooth)
-    args = [_tensor(device, a, backward and i in smooth) for i, a in enumerate(inputs.args)]
+    inputs, smooth = case.inputs(), frozenset(case.spec.smooth)
+    f, attrs, backward = _compiled(variant, FUNCTIONS[case.op]), case.spec.attrs, case.backward
+    args = [_tensor(variant, a, backward and i in smooth) for i, a in enumerate(inputs.args)]
     leaves = [a for a in args if a.requires_grad]
-    dy = _tensor(device, inputs.dy)
+    dy = _tensor(variant, inputs.dy)
 
-    def run() -> list[Any]:
+    def forward() -> list[Any]:
+        return [f(*args, **attrs)]
+
+    def both() -> list[Any]:
         for leaf in leaves:
             leaf.grad = None
-        y = f(*args, **attrs)
-        if backward:
-            y.backward(dy)
-        return [y, *(leaf.grad for leaf in leaves)]
+        f(*args, **attrs).backward(dy)
+        return [leaf.grad for leaf in leaves]
 
-    return Prepared(run, _values, _synchronize(device))
+    return Prepared(both if backward else forward, _values, _synchronize(variant))
 
 
-def network(device: str, weights: list[tuple[Array, Array]]) -> Any:
+def _network(variant: Variant, weights: list[tuple[Array, Array]]) -> Any:
     layers: list[Any] = []
     for W, b in weights:
         linear = torch.nn.Linear(*W.shape)
@@ -100,24 +138,43 @@ def network(device: str, weights: list[tuple[Array, Array]]) -> Any:
             linear.weight.copy_(torch.tensor(W.T))
             linear.bias.copy_(torch.tensor(b))
         layers += [linear, torch.nn.ReLU()]
-    return torch.nn.Sequential(*layers[:-1]).to(device)
+    return torch.nn.Sequential(*layers[:-1]).to(variant.device)
 
 
-def step(device: str, case: StepCase, inputs: StepInputs) -> Prepared:
-    """A training step with torch.optim.SGD, or a prediction under inference_mode."""
-    net = network(device, inputs.weights)
-    x, t = _tensor(device, inputs.x), _tensor(device, inputs.t)
-    optimizer = torch.optim.SGD(net.parameters(), lr=case.lr)
+def network(variant: Variant, case: NetworkCase) -> Prepared:
+    """A training step, or a prediction under inference_mode.
+
+    Compiled: the loss with its gradient, and the optimizer's step.
+    """
+    inputs = case.inputs()
+    net = _network(variant, inputs.weights)
+    batches = cycle([(_tensor(variant, x), _tensor(variant, t)) for x, t in inputs.batches])
+    if not case.trains:
+        return _prediction(variant, net, batches)
+    options = {"fused": True} if variant.fused else {}
+    optimizer = OPTIMIZERS[case.optimizer](net.parameters(), lr=case.rate, **options)
+    loss = _compiled(variant, lambda x, t: F.cross_entropy(net(x), t))
+    update = _compiled(variant, optimizer.step)
 
     def train() -> list[Any]:
+        x, t = next(batches)
         optimizer.zero_grad()
-        value = F.cross_entropy(net(x), t)
+        value = loss(x, t)
         value.backward()
-        optimizer.step()
+        update()
         return [value]
+
+    return Prepared(train, _values, _synchronize(variant))
+
+
+def _prediction(variant: Variant, net: Any, batches: Iterator[tuple[Any, Any]]) -> Prepared:
+    net = _compiled(variant, net.eval())
 
     def predict() -> list[Any]:
         with torch.inference_mode():
-            return [net(x)]
+            return [net(next(batches)[0])]
 
-    return Prepared(train if case.train else predict, _values, _synchronize(device))
+    return Prepared(predict, _values, _synchronize(variant))
+
+
+PREPARE: dict[str, Callable[[Variant, Any], Prepared | None]] = {"network": network, "op": op}

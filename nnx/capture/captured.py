@@ -52,9 +52,7 @@ class Captured:
     fn   the function itself, to be called eagerly
     """
 
-    def __init__(
-        self, fn: Callable[..., Any], *, check: bool, max_plans: int, fuse: str
-    ) -> None:
+    def __init__(self, fn: Callable[..., Any], *, check: bool, max_plans: int, fuse: str) -> None:
         if not callable(fn):
             raise OptionError(f"capture: got a {type(fn).__name__}, expected a function or a layer")
         if isinstance(max_plans, bool) or not isinstance(max_plans, int) or max_plans < 1:
@@ -144,6 +142,7 @@ class Captured:
         form = flatten(result, record.outputs, f"what {self.__name__} returned")
         for i, y in enumerate(record.outputs):
             record.outputs[i] = y._data if isinstance(y, Tensor) else y
+        record.see(record.outputs)
         record.verify(self.end)
         return form
 

@@ -14,14 +14,12 @@ class Layout:
 
     calls      the calls, in order
     arena      bytes that all results share which need not last
-    eager      bytes of all results
     buffers    how many results the arena holds
     """
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule, self.memory, self.kept = schedule, schedule.memory, schedule.kept
         self.calls, self._roots = schedule.calls, schedule.roots
-        self.eager = sum(root.nbytes for root in self._roots.values())
         born: dict[int, int] = {}
         last: dict[int, int] = {}
         for i, call in enumerate(self.calls):

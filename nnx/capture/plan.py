@@ -132,7 +132,8 @@ class Plan:
             layout.arena,
             kept + sum(a.nbytes for a in self.scratch.values()),
             self.inputs.nbytes,
-            layout.eager,
+            layout.schedule.eager_peak,
+            layout.schedule.eager_total,
             self.code,
         )
 

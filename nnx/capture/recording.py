@@ -56,7 +56,7 @@ class Recording:
         if f.__name__ == "pow" and any(t.scalar for t in traced):
             f = _scalar_pow  # libraries raise scalars to a power by other code than arrays
         bare, named = unwrapped(args), unwrapped(dict(kwargs))
-        self._see((bare, named))
+        self.see((bare, named))
         result = f(*bare, **named)
         fresh: list[Array] = []
         inside = self._depth > 0 or bool(traced)
@@ -97,7 +97,7 @@ class Recording:
     def _override(
         self, kernel: Any, args: Any, attrs: Mapping[str, Any], recorder: Recorder
     ) -> Any:
-        self._see((tuple(args), dict(attrs)))
+        self.see((tuple(args), dict(attrs)))
         result = recorder.unrecorded(kernel, args, attrs)
         fresh: list[Array] = []
 
@@ -117,13 +117,13 @@ class Recording:
         return made
 
     def write(self, target: Array, value: Array) -> Array:
-        self._see((target, value))
+        self.see((target, value))
         held = self.base.write(target, value)
         self._log(Call("write", None, (target, value), {}, self.line(), (), (target,)))
         return held
 
     def copy(self, array: Array) -> Array:
-        self._see(array)
+        self.see(array)
         made = self.base.copy(array)
         self._log(Call("copy", None, (array,), {}, self.line(), (made,)))
         return made
@@ -150,7 +150,7 @@ class Recording:
         return rows
 
     def test(self, f: Any, array: Array, others: tuple[Any, ...]) -> None:
-        self._see(array)
+        self.see(array)
         self._log(Call("check", f, (array, *others), {}, self.line()))
 
     def used(self, tensors: Iterable[Any]) -> None:
@@ -203,7 +203,7 @@ class Recording:
             self.storages[id(root)] = found
         return found
 
-    def _see(self, value: Any) -> None:
+    def see(self, value: Any) -> None:
         """Note the arrays that a call reads; an array that nnx did not change must not have."""
         for array in self.arrays(value):
             storage = self._add(array, ("outside",))

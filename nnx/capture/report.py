@@ -15,7 +15,8 @@ class Report:
     shared_bytes    the memory that results share whose lifetimes do not overlap
     kept_bytes      results that last (outputs, gradients, constants) and scratch
     input_bytes     buffers that the arguments are copied to; 0 for those that are read in place
-    eager_bytes     all results of a call without the plan
+    eager_bytes     the most that a call without the plan holds at once
+    made_bytes      all results of such a call
     code            the replay, as the Python that it is
     """
 
@@ -26,6 +27,7 @@ class Report:
     kept_bytes: int
     input_bytes: int
     eager_bytes: int
+    made_bytes: int
     code: str = field(repr=False)
 
     @property
@@ -40,7 +42,8 @@ class Report:
             f"buffers   {self.buffers} in {self.shared_bytes:,} shared bytes\n"
             f"planned   {self.planned_bytes:,} bytes: {self.shared_bytes:,} shared, "
             f"{self.kept_bytes:,} kept (outputs, gradients, constants, scratch)\n"
-            f"eager     {self.eager_bytes:,} bytes of results; planned / eager = {ratio:.2f}\n"
+            f"eager     {self.eager_bytes:,} bytes at once, {self.made_bytes:,} in all; "
+            f"planned / eager at once = {ratio:.2f}\n"
             f"inputs    {self.input_bytes:,} bytes"
         )
 

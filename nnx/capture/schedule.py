@@ -14,6 +14,7 @@ class Schedule:
     kept        ids of the storages that outlive a replay: outputs, gradients, constants
     constants   ids of those whose values are the same in each
     roots       the memory that the run made, by id
+    eager_total, eager_peak   bytes of it: all, and the most that is held at once
     """
 
     def __init__(self, recording: Recording, kept: set[int]) -> None:
@@ -23,8 +24,24 @@ class Schedule:
         self.roots = {id(s.root): s.root for s in made}
         self._spans: dict[int, Span] = {}
         self.constants: set[int] = set()
+        self.eager_total = sum(root.nbytes for root in self.roots.values())
+        self.eager_peak = self._peak(recording.calls)
         self.calls = self._needed(list(recording.calls))
         self.calls = self._early(self._without_constants(self.calls))
+
+    def _peak(self, calls: list[Call]) -> int:
+        """Bytes held at once if each result goes when it has been used for the last time."""
+        last = {key: i for i, call in enumerate(calls) for key in self.touched(call)}
+        held = most = 0
+        seen: set[int] = set()
+        for i, call in enumerate(calls):
+            new = {self.root_id(a) for a in call.results} - seen
+            seen |= new
+            held += sum(self.roots[key].nbytes for key in new if key in self.roots)
+            most = max(most, held)
+            gone = {key for key in self.touched(call) if last[key] == i} - self.kept
+            held -= sum(self.roots[key].nbytes for key in gone if key in self.roots)
+        return most
 
     def _needed(self, calls: list[Call]) -> list[Call]:
         """Those of which something is used."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from .. import ops
-from ..backend import asarray
+from ..arrays import asarray
 from ..errors import StateError
 from ..tensor import Parameter, Tensor
 from .base import Layer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from .. import init, ops
-from ..backend import asarray
+from ..arrays import asarray
 from ..errors import OptionError
 from ..ops._geometry import checked, checked_padding
 from ..random import generator

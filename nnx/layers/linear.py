@@ -7,7 +7,8 @@ from numbers import Integral
 from typing import Any
 
 from .. import init, ops
-from ..backend import asarray, backend_of
+from ..arrays import asarray
+from ..backend import backend_of
 from ..errors import OptionError, ShapeError
 from ..random import generator
 from ..tensor import Parameter

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from .. import ops
-from ..backend import asarray, backend_of
+from ..arrays import asarray
+from ..backend import backend_of
 from .base import Layer
 
 

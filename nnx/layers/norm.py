@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import ops
-from ..backend import asarray
+from ..arrays import asarray
 from ..buffer import Buffer
 from ..errors import OptionError, ShapeError
 from ..ops._geometry import checked

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backend import asarray
+from ..arrays import asarray
 from ..errors import StateError
 
 if TYPE_CHECKING:

@@ -57,8 +57,7 @@ def checked_padding(
     n = len(sizes)
     if names and padding == "same" and set(stride) != {1}:
         raise OptionError(
-            f"{op}: padding='same' needs a stride of 1, given {stride}; give the padding as "
-            f"numbers"
+            f"{op}: padding='same' needs a stride of 1, given {stride}; give the padding as numbers"
         )
     if not (names and padding in ("same", "valid")):
         given = per_axis(padding, n)

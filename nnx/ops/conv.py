@@ -179,8 +179,7 @@ def _places(length, sizes, options):
     """How many windows fit along each axis: the result's lengths."""
     stride, pads, dilation, _ = options
     return tuple(
-        count(length[i] + sum(pads[i]), sizes[i], stride[i], dilation[i])
-        for i in range(len(sizes))
+        count(length[i] + sum(pads[i]), sizes[i], stride[i], dilation[i]) for i in range(len(sizes))
     )
 
 
@@ -216,8 +215,7 @@ def _checked_options(op, x, W, b, n, stride, padding, dilation, groups, transpos
     out = grouped if transposed else W_shape[0]
     if b is not None and shape_of(b) != (out,):
         raise ShapeError(
-            f"{op}: b has shape {shape_of(b)}, expected ({out},), because W has "
-            f"shape {W_shape}"
+            f"{op}: b has shape {shape_of(b)}, expected ({out},), because W has shape {W_shape}"
         )
     steps = checked(op, "stride", stride, n, 1)
     gaps = checked(op, "dilation", dilation, n, 1)
@@ -243,9 +241,7 @@ _check(conv2d, 2)
 @conv_transpose2d.check
 def _(backend, x, W, b=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
     name = "conv_transpose2d"
-    options = _checked_options(
-        name, x, W, b, 2, stride, padding, dilation, groups, transposed=True
-    )
+    options = _checked_options(name, x, W, b, 2, stride, padding, dilation, groups, transposed=True)
     extra = checked(name, "output_padding", output_padding, 2, 0)
     if any(e >= s for e, s in zip(extra, options[0], strict=True)):
         raise ShapeError(

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..backend import Array, Backend, asarray, backend_of
+from ..arrays import asarray
+from ..backend import Array, Backend, backend_of
 from ..errors import MixedBackendsError
 from ..flat import gradient, neighbours
 from ..tensor import Parameter, Tensor

@@ -6,7 +6,8 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
 
-from ..backend import Array, asarray, backend_of, get_backend, moved
+from ..arrays import asarray, moved
+from ..backend import Array, backend_of, get_backend
 from ..errors import OptionError
 from ..flat import Flat, pack
 from ..tensor import Parameter, Tensor
@@ -29,11 +30,17 @@ class Plan(NamedTuple):
 class Optimizer:
     """Base of the optimizers; a subclass defines `defaults`, `plan` and `numbers`.
 
+    An option of its own is a finite number, or True or False where the default is; what else it
+    must be, `check` says.
+
     params   an iterable of Parameters, or of dicts {"params": [...], "lr": 0.1, ...}: groups with
              options of their own
 
     `param_groups` is the list of these dicts, completed by the defaults. Options may be changed
     between steps: `opt.param_groups[0]["lr"] *= 0.1`.
+
+    Parameters of a group are laid side by side in one buffer, where nobody else holds their arrays,
+    so that one call updates them all: `p.data` is then another array, of the same values.
 
     Raises OptionError for no parameters, the same one twice, something else than a Parameter, an
     unknown option or a value out of range.
@@ -54,9 +61,9 @@ class Optimizer:
     def _start(self) -> None:
         """What is worked out when it is needed.
 
-        epoch   counts the changes to states that were there
+        changes   how often a state that was there was replaced
         """
-        self.epoch = 0
+        self.changes = 0
         self._last: dict[int, Due] = {}
         self._buffers: MutableMapping[Flat, dict[str, Array]] = WeakKeyDictionary()
 
@@ -170,7 +177,7 @@ class Optimizer:
                 value = backend.result(backend.zeros(p.shape, p.dtype) + value)
             arrays.append(backend.write(array, value))
         if p in self._states:
-            self.epoch += 1
+            self.changes += 1
         state = self._states[p] = State(names, tuple(arrays), p.data, backend, step)
         return state
 
@@ -186,7 +193,7 @@ class Optimizer:
         """Start without any state."""
         self._states.clear()
         self._last.clear()
-        self.epoch += 1
+        self.changes += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Copies on the host: NumPy arrays, Python numbers, tuples and strings.
@@ -208,7 +215,7 @@ class Optimizer:
         states.restore(self, saved)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k not in ("epoch", "_last", "_buffers")}
+        return {k: v for k, v in vars(self).items() if k not in ("changes", "_last", "_buffers")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -54,7 +54,7 @@ class Due:
 
     def __init__(self, optimizer: Optimizer, i: int, plan: Plan, found: list[Update]) -> None:
         self.optimizer, self.group, self.plan = optimizer, optimizer.param_groups[i], plan
-        self.groups, self.epoch = len(optimizer.param_groups), optimizer.epoch
+        self.groups, self.changes = len(optimizer.param_groups), optimizer.changes
         self.options = dict(self.group)
         self.data = [(p, p.data) for p, _, _ in found]
         updated = {p for p, _ in self.data}
@@ -78,7 +78,7 @@ class Due:
     def holds(self) -> bool:
         """Whether groups, options and state arrays are those that were recorded."""
         optimizer = self.optimizer
-        if len(optimizer.param_groups) != self.groups or optimizer.epoch != self.epoch:
+        if len(optimizer.param_groups) != self.groups or optimizer.changes != self.changes:
             return False
         for run in self.runs:
             step = run.states[0].step

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backend import Array, Backend, backend_of, to_numpy
+from ..arrays import to_numpy
+from ..backend import Array, Backend, backend_of
 from ..errors import DtypeError, MixedBackendsError, NnxError, OptionError, ShapeError, StateError
 from ..tensor import Parameter
 from . import options
