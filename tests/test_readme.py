@@ -27,6 +27,7 @@ DOCUMENTS = sorted(
     for path in ROOT.glob(pattern)
     if not {"_build", "generated"} & set(path.parts)
 )
+GENERATED = ("api.md", "capabilities.md")  # when the site is built: see docs/conf.py
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.M | re.S)
 COMMAND = re.compile(r"(?:^|[\s/\\`])nnx +(train|eval|predict|info|bench)\b([^`&#\n]*)")
 
@@ -140,7 +141,8 @@ def test_links_resolve(name: str) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", read(name)):
         if not re.match(r"https?:", target):
             path = (ROOT / name).parent / target.partition("#")[0]
-            assert path.exists(), f"{name} links to {target}"
+            made = path.parent.name == "generated" and path.name in GENERATED
+            assert made or path.exists(), f"{name} links to {target}"
 
 
 def _links(text: str) -> list[str]:
