@@ -160,6 +160,22 @@ def test_copies_and_sums_of_any_strides(found: Any, dtype: str, what: str) -> No
     assert np.array_equal(y, expected)
 
 
+def test_sums_of_arrays_of_no_axes() -> None:
+    y, a, b = (np.array(n) for n in (0.0, 1.5, 2.0))
+    made = translate.translated((np.add, (a, b, y), {}))
+    assert made is not None
+    program.Program(made, {}).runner()()
+    assert y == 3.5
+
+
+def test_sums_of_one_column_are_left_to_numpy() -> None:
+    """It sums them pairwise, the loop one after the other."""
+    x, options = np.ones((9, 2)), {"axis": 0, "out": np.zeros(2)}
+    assert translate.translated((np.add.reduce, (x,), options)) is not None
+    options = {"axis": 0, "out": np.zeros(1)}
+    assert translate.translated((np.add.reduce, (x[:, :1].copy(),), options)) is None
+
+
 def test_many_short_lines_are_left_to_numpy() -> None:
     y, x = np.zeros((3000, 40)), np.ones((3000, 50))
     assert translate.translated((np.copyto, (y, x[:, :40]), {})) is None

@@ -143,4 +143,4 @@ def _memory(a: Array, sizes: tuple[int, ...], strides: tuple[int, ...]) -> tuple
     back = tuple(slice(None, None, -1 if s < 0 else None) for s in a.strides)
     first = sum(-s * (n - 1) for n, s in zip(sizes, strides, strict=True) if s < 0)
     span = 1 + sum(abs(s) * (n - 1) for n, s in zip(sizes, strides, strict=True))
-    return a[back], span, first, strides
+    return a[(*back, ...)], span, first, strides  # a[()] would be a number
