@@ -13,7 +13,13 @@ from nnx_numpy.table import order_of
 from . import images
 from .common import Array, Run, overrides
 
+TOGETHER = 8  # entries of images or channels that lie together, over which the loops are vectors
 _inherited = overrides.inherited(max_pool2d)
+
+
+def _takes(x: Any) -> bool:
+    """Where windows themselves lie together NumPy's passes are faster, up to thirty times."""
+    return takes(x) and _in_place(x).shape[4] >= TOGETHER
 
 
 def _options(at: Windows) -> tuple[Any, ...]:
@@ -28,7 +34,7 @@ def _in_place(a: Array) -> Array:
 
 @calls(otherwise=_inherited.forward)
 def _max_pool2d(run: Run, x: Array, *, size: Any, stride: Any = None, padding: Any = 0) -> Any:
-    if not takes(x):
+    if not _takes(x):
         return None
     at = Windows(x, size, stride, padding)
     y = result(run, x, at)
@@ -49,7 +55,7 @@ def _max_pool2d_slope(
 def _max_pool2d_x(
     run: Run, dy: Array, x: Array, rows: Any, size: Any, stride: Any, padding: Any
 ) -> Any:
-    if not takes(x):
+    if not _takes(x):
         return None
     dx = like(run, x)
     _max_pool2d_slope(run, dy, x, Windows(x, size, stride, padding), False, dx)
@@ -63,7 +69,7 @@ def max_pool2d_slope_of_relu(
     run: Run, dz: Array, y: Array, size: Any, stride: Any, padding: Any, dx: Array
 ) -> bool:
     """Where a window's maximum is not above 0, none of it is."""
-    if not takes(y) or not gapless(y, dx):
+    if not _takes(y) or not gapless(y, dx):
         return False
     _max_pool2d_slope(run, dz, y, Windows(y, size, stride, padding), True, dx)
     return True
@@ -75,7 +81,7 @@ def _avg_pool2d(
     run: Run, x: Array, *, size: Any, stride: Any = None, padding: Any = 0,
     count_include_pad: bool = True,
 ) -> Any:  # fmt: skip
-    if not takes(x):
+    if not _takes(x):
         return None
     at = Windows(x, size, stride, padding)
     y = result(run, x, at)
@@ -89,7 +95,7 @@ def _avg_pool2d_x(
     run: Run, dy: Array, length: Any, size: Any, stride: Any, padding: Any,
     count_include_pad: bool,
 ) -> Any:  # fmt: skip
-    if not takes(dy):
+    if not _takes(dy):
         return None
     shape = (*dy.shape[:2], *length)
     plain = dy.flags.c_contiguous
