@@ -9,7 +9,7 @@ import numpy as np
 from ..backend import Array, Backend, get_backend, load_backend
 from ..errors import OptionError
 from ..random import generator
-from .dataset import ArrayDataset, HostArray
+from .dataset import ArrayDataset, HostArray, check_int
 
 DTYPES = ("float16", "float32", "float64")
 
@@ -46,11 +46,11 @@ class DataLoader:
         dtype: str = "float32",
         backend: str | Backend | None = None,
     ) -> None:
-        _check_int("batch_size", batch_size, 1)
+        check_int("DataLoader", "batch_size", batch_size, 1)
         if dtype not in DTYPES:
             raise OptionError(f"DataLoader: dtype={dtype!r}, expected one of {', '.join(DTYPES)}")
         if seed is not None:
-            _check_int("seed", seed, 0)
+            check_int("DataLoader", "seed", seed, 0)
         elif shuffle:
             seed = int(generator().integers(2**63))
         if backend is None:
@@ -87,8 +87,3 @@ class DataLoader:
 
     def _moved(self, rows: HostArray) -> Array:
         return self.backend.asarray(rows, self.dtype if rows.dtype.kind == "f" else None)
-
-
-def _check_int(option: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise OptionError(f"DataLoader: {option}={value!r}, expected an int of {least} or more")
