@@ -1,6 +1,8 @@
 """nnx: neural networks on any array library, with every derivative beside its forward."""
 
-from . import data, errors, init, layers, op, ops, optim
+from typing import TYPE_CHECKING, Any
+
+from . import data, errors, init, layers, metrics, op, ops, optim
 from .arrays import asarray, to_numpy
 from .backend import Backend, backends, get_backend, set_backend, use_backend
 from .capture import capture
@@ -10,13 +12,16 @@ from .errors import (
     CaptureError,
     DataError,
     DeviceError,
+    DivergedError,
     DtypeError,
+    GradientError,
     LabelError,
     MixedBackendsError,
     NnxError,
     OptionError,
     ShapeError,
     StateError,
+    TransferError,
     UnknownBackendError,
 )
 from .functional import grad
@@ -84,6 +89,12 @@ from .random import seed
 from .tape import no_grad
 from .tensor import Parameter, Tensor
 from .threads import get_num_threads, set_num_threads
+from .traffic import transfers
+
+if TYPE_CHECKING:
+    from . import train
+    from .checking import gradcheck
+    from .train import Trainer
 
 __version__ = "0.1.0"
 
@@ -96,7 +107,9 @@ __all__ = [
     "CaptureError",
     "DataError",
     "DeviceError",
+    "DivergedError",
     "DtypeError",
+    "GradientError",
     "LabelError",
     "Layer",
     "Loss",
@@ -111,6 +124,8 @@ __all__ = [
     "Softmax",
     "StateError",
     "Tensor",
+    "Trainer",
+    "TransferError",
     "UnknownBackendError",
     "__version__",
     "abs",
@@ -139,6 +154,7 @@ __all__ = [
     "getitem",
     "getitem_adjoint",
     "grad",
+    "gradcheck",
     "huber",
     "init",
     "layers",
@@ -155,6 +171,7 @@ __all__ = [
     "mean",
     "mean_absolute_error",
     "mean_squared_error",
+    "metrics",
     "min",
     "minimum",
     "multiply",
@@ -187,7 +204,21 @@ __all__ = [
     "take",
     "tanh",
     "to_numpy",
+    "train",
+    "transfers",
     "use_backend",
     "var",
     "where",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What only some programs need, and would lengthen the import for all."""
+    from importlib import import_module
+
+    if name == "train":
+        return import_module(".train", __name__)
+    homes = {"Trainer": ".train", "gradcheck": ".checking"}
+    if name in homes:
+        return getattr(import_module(homes[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

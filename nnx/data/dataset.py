@@ -24,6 +24,7 @@ class ArrayDataset:
     name         what errors and reports call it
     image_shape  (height, width) or (channels, height, width) where a row of x is a flattened
                  image, else None
+    white        the integer that is 1.0 in x where x was made of uint8 images, else None
 
     `dataset[index]` is the pair `(x[index], t[index])` for an int, a slice or an array of ints.
 
@@ -40,6 +41,7 @@ class ArrayDataset:
         *,
         name: str = "the data set",
         image_shape: tuple[int, ...] | None = None,
+        white: int | None = None,
     ) -> None:
         self.name: str = name
         self.class_names: tuple[str, ...] | None = None
@@ -48,6 +50,7 @@ class ArrayDataset:
             classes = len(self.class_names)
         self.classes: int | None = classes
         self.image_shape: tuple[int, ...] | None = image_shape
+        self.white: int | None = white
         x, t = _numbers(name, "x", x), _numbers(name, "t", t)
         if len(x) != len(t):
             raise ShapeError(
@@ -90,7 +93,12 @@ class ArrayDataset:
         x, t = self[rows]
         classes = self.class_names or self.classes
         return ArrayDataset(
-            x, t, classes, name=f"{self.name} ({name})", image_shape=self.image_shape
+            x,
+            t,
+            classes,
+            name=f"{self.name} ({name})",
+            image_shape=self.image_shape,
+            white=self.white,
         )
 
     def __repr__(self) -> str:
