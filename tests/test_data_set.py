@@ -20,7 +20,7 @@ def test_class_names() -> None:
     with pytest.raises(OptionError, match="mail: the class name 'ham' is given twice"):
         ArrayDataset(np.ones((1, 1)), [0], ["ham", "ham"], name="mail")
     wrong: Any
-    for wrong in ("ham", ["ham", 1], 2.0):
+    for wrong in ("ham", ["ham", 1], [], 2.0):
         with pytest.raises(OptionError, match="expected the number of classes or a list of their"):
             ArrayDataset(np.ones((1, 1)), [0], wrong)
 

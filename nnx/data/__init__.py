@@ -3,6 +3,7 @@
 from .dataset import ArrayDataset
 from .idx import read_idx
 from .loader import DataLoader
+from .npz import read_npz
 from .sources import load
 
-__all__ = ["ArrayDataset", "DataLoader", "load", "read_idx"]
+__all__ = ["ArrayDataset", "DataLoader", "load", "read_idx", "read_npz"]

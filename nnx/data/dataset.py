@@ -137,8 +137,9 @@ def _cast(array: HostArray, integers_to: Any) -> HostArray:
 
 
 def _names(name: str, classes: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(classes) if isinstance(classes, Iterable) else (None,)
-    if isinstance(classes, str) or not all(isinstance(n, str) for n in names):
+    given = [] if isinstance(classes, str) or not isinstance(classes, Iterable) else [*classes]
+    names = tuple(n for n in given if isinstance(n, str))
+    if not names or len(names) < len(given):
         raise OptionError(
             f"{name}: classes={classes!r}, expected the number of classes or a list of their names"
         )
