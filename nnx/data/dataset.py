@@ -46,7 +46,7 @@ class ArrayDataset:
         self.name: str = name
         self.class_names: tuple[str, ...] | None = None
         if not (classes is None or isinstance(classes, (int, np.integer))):
-            self.class_names = _names(name, classes)
+            self.class_names = check_names(name, classes)
             classes = len(self.class_names)
         self.classes: int | None = classes
         self.image_shape: tuple[int, ...] | None = image_shape
@@ -136,7 +136,8 @@ def _cast(array: HostArray, integers_to: Any) -> HostArray:
     return array if array.dtype.kind == "f" else array.astype(integers_to, copy=False)
 
 
-def _names(name: str, classes: Sequence[str]) -> tuple[str, ...]:
+def check_names(name: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """The names of classes; OptionError unless they are different texts."""
     given = [] if isinstance(classes, str) or not isinstance(classes, Iterable) else [*classes]
     names = tuple(n for n in given if isinstance(n, str))
     if not names or len(names) < len(given):

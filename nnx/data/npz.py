@@ -42,16 +42,24 @@ def read_npz(
     Raises DataError, naming the file, if it cannot be opened, is no such archive, is damaged, or
     lacks an array or holds another thing than numbers there; and what `ArrayDataset` raises.
     """
+    name = os.fspath(path)
+    inputs, targets = read_arrays(name, x, t)
+    return ArrayDataset(
+        inputs, targets, classes, name=os.path.basename(name), image_shape=image_shape
+    )
+
+
+def read_arrays(name: str, *keys: str) -> list[HostArray]:
+    """Those arrays of the archive, of the dtypes that they have in it; raises as `read_npz`."""
     from zipfile import ZipFile
 
-    name = os.fspath(path)
     try:
         limit = max(FREE, RATIO * os.path.getsize(name))
         with open(name, "rb") as file, ZipFile(file) as archive:
             file.seek(0)
             if file.read(2) != b"PK":  # zipfile would also take an archive behind other content
                 raise ValueError("it does not begin as a zip file does")
-            inputs, targets = (_array(name, archive, key, limit) for key in (x, t))
+            return [_array(name, archive, key, limit) for key in keys]
     except (NnxError, MemoryError):
         raise
     except OSError as error:
@@ -62,9 +70,6 @@ def read_npz(
         raise DataError(
             f"{name} is damaged or not an .npz file ({reason(error)}); expected what np.savez wrote"
         ) from error
-    return ArrayDataset(
-        inputs, targets, classes, name=os.path.basename(name), image_shape=image_shape
-    )
 
 
 def _array(name: str, archive: ZipFile, key: str, limit: int) -> HostArray:
