@@ -183,6 +183,8 @@ def test_elastic_without_strength_changes_nothing_and_with_it_each_image_alone()
 def test_what_are_no_images(transform: Any) -> None:
     with pytest.raises(ShapeError, match=r"shape \(2, 9\), expected images .*image_shape=\(height"):
         transform(np.ones((2, 9), np.float32), rng())
+    with pytest.raises(ShapeError, match=r"shape \(2, 0, 3\), expected images"):
+        transform(np.ones((2, 0, 3), np.float32), rng())
     with pytest.raises(DtypeError, match=r"x has dtype int64, expected floats: x\.astype"):
         transform(np.ones((2, 3, 3), np.int64), rng())
 

@@ -173,14 +173,18 @@ def smooth(field: HostArray, sigma: float) -> HostArray:
     reach = max(1, math.ceil(REACH * sigma))
     weights = np.exp(-0.5 * (np.arange(reach + 1) / sigma) ** 2)
     weights = (weights / (2 * weights.sum() - 1)).astype(field.dtype)
-    for axis in (-2, -1):
-        source = np.moveaxis(field, axis, 0)
+    h, w = field.shape[-2:]
+    # Images last: what is added are then long pieces of memory.
+    made = np.ascontiguousarray(field.reshape(-1, h, w).transpose(1, 2, 0))
+    for axis in (0, 1):
+        source = made.swapaxes(0, axis)
         made = weights[0] * source
         for k in range(1, min(reach + 1, len(source))):
-            made[k:] += weights[k] * source[:-k]
-            made[:-k] += weights[k] * source[k:]
-        field = np.moveaxis(made, 0, axis)
-    return field
+            part = weights[k] * source
+            made[k:] += part[:-k]
+            made[:-k] += part[k:]
+        made = made.swapaxes(0, axis)
+    return np.ascontiguousarray(made.transpose(2, 0, 1)).reshape(field.shape)
 
 
 def bilinear(images: HostArray, rows: HostArray, columns: HostArray, fill: float) -> HostArray:
@@ -195,15 +199,15 @@ def bilinear(images: HostArray, rows: HostArray, columns: HostArray, fill: float
     made, flat = np.empty_like(images), room.reshape(-1)
     for channel in range(c):
         place = at + channel * (h + 3) * (w + 3)
-        above = flat[place] * (1 - right) + flat[place + 1] * right
-        below = flat[place + w + 3] * (1 - right) + flat[place + w + 4] * right
+        above = flat.take(place) * (1 - right) + flat.take(place + 1) * right
+        below = flat.take(place + w + 3) * (1 - right) + flat.take(place + w + 4) * right
         made[:, channel] = above * (1 - down) + below * down
     return made
 
 
 def _images(what: str, x: HostArray) -> HostArray:
     """As (B, C, H, W)."""
-    if x.ndim not in (3, 4):
+    if x.ndim not in (3, 4) or 0 in x.shape[1:]:
         raise ShapeError(
             f"{what}: x has shape {x.shape}, expected images (B, height, width) or (B, channels, "
             f"height, width); flat rows need ArrayDataset(x, t, image_shape=(height, width))"
