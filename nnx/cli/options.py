@@ -56,7 +56,7 @@ def _train(train: argparse.ArgumentParser) -> None:
         train.add_argument(name, default=default, metavar=metavar, help=text, **given)
 
     add("--data", "digits", "NAME", "digits, mnist, fashion-mnist, or a .npz or .csv file")
-    add("--data-dir", None, "DIR", "folder with the IDX files of mnist, .gz or plain")
+    add("--data-dir", None, "DIR", "folder with the IDX files of mnist, .gz or plain (downloaded)")
     add("--model", "mlp:100", "SPEC", "linear, mlp:800, mlp:512,512, ...")
     add("--epochs", 30, "N", "passes over the images", type=_whole(1))
     add("--optimizer", "adam", "NAME", ", ".join(OPTIMIZERS))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from .. import data, random
 from ..backend import use_backend
-from ..errors import DataError, OptionError
+from ..errors import DataError
 from ..optim import schedules
 from ..report import Bar, epoch_line, summary
 from ..threads import get_num_threads, set_num_threads
@@ -55,8 +55,6 @@ def train(a: argparse.Namespace) -> int:
 
 def datasets(a: argparse.Namespace) -> tuple[data.ArrayDataset, data.ArrayDataset]:
     """Images to train on, and held-out ones."""
-    if a.data_dir is None and a.data in data.sources.NAMES and a.data != "digits":
-        raise OptionError(f"--data {a.data} reads IDX files: say where with --data-dir DIR")
     train, test = (data.load(a.data, a.data_dir, split=split) for split in ("train", "test"))
     for part in (train, test):
         check_classes(part, a.data)

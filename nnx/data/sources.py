@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import DataError, OptionError
 from .dataset import ArrayDataset, HostArray
+from .download import fetch
 from .files import FILES, from_file
 from .idx import read_idx
 
@@ -39,7 +40,9 @@ def load(
 
     directory   where the IDX files of MNIST or Fashion-MNIST lie under their own names
                 (train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte,
-                t10k-labels-idx1-ubyte), plain or with `.gz`
+                t10k-labels-idx1-ubyte), plain or with `.gz`. None: they are downloaded, once, and
+                checked by their SHA-256 (needs `pip install 'nnx-xp[data]'`) into $NNX_DATA_DIR or
+                the system's place for caches
     split       "train" or "test"; of a file also "all"
     classes     of a file: the number of classes, or their names. If left out, integer targets have
                 as many as the largest says
@@ -47,8 +50,8 @@ def load(
     The result's `image_shape` is (8, 8), (28, 28) or what each x of the file has, its `classes` 10
     or those of the file, None where targets are no class ids.
 
-    Raises OptionError for another name or split, or a directory that is not wanted or missing;
-    DataError for files that are missing, damaged or of other images.
+    Raises OptionError for another name or split, or a directory that is not wanted; DataError
+    for files that are missing, damaged or of other images, or cannot be downloaded.
     """
     name = os.fspath(name)
     path = name not in NAMES and name.endswith(FILES)
@@ -67,9 +70,7 @@ def load(
             raise OptionError(f"load({name!r}) {what}: leave the directory out")
         return from_file(name, split, classes) if path else _digits(split)
     if directory is None:
-        raise OptionError(
-            f"load({name!r}) reads IDX files: say where they are with load({name!r}, directory=...)"
-        )
+        directory = fetch(name, SPLITS[split])
     return _mnist(name, os.fspath(directory), split)
 
 
