@@ -265,9 +265,10 @@ def test_the_core_imports_no_backend() -> None:
 
 
 LATE = {
-    "argparse", "concurrent.futures", "csv", "cupy", "gzip", "hashlib", "importlib.metadata",
+    "argparse", "concurrent.futures", "csv", "cupy", "gzip", "hashlib", "http.client",
+    "importlib.metadata",
     "json", "matplotlib", "multiprocessing", "nnx.bench", "nnx.cli", "nnx.plugins", "nnx.train",
-    "numba", "numpy.random", "safetensors", "subprocess", "tempfile", "threadpoolctl", "torch",
+    "numba", "numpy.random", "pooch", "safetensors", "subprocess", "tempfile", "threadpoolctl", "torch",
     "tqdm",
 }  # fmt: skip
 

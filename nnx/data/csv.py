@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from array import array
 from collections.abc import Iterator, Sequence
@@ -41,6 +40,8 @@ def read_csv(
     length and names that are not in `classes`; DataError for a file that cannot be read or has no
     rows; OptionError for a column that is not there; and what `ArrayDataset` raises.
     """
+    import csv
+
     name = os.fspath(path)
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '\r\n"':
         raise OptionError(f"read_csv: delimiter={delimiter!r}, expected one character, as ','")

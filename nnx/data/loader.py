@@ -15,7 +15,7 @@ from ..traffic import TO_DEVICE, crossed
 from .ahead import ahead
 from .dataset import ArrayDataset, HostArray, check_int
 
-Transform: TypeAlias = Callable[[HostArray, np.random.Generator], HostArray]
+Transform: TypeAlias = "Callable[[HostArray, np.random.Generator], HostArray]"
 DTYPES = ("float16", "float32", "float64")
 
 

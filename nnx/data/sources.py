@@ -9,7 +9,6 @@ import numpy as np
 
 from ..errors import DataError, OptionError
 from .dataset import ArrayDataset, HostArray
-from .download import fetch
 from .files import FILES, from_file
 from .idx import read_idx
 
@@ -70,6 +69,8 @@ def load(
             raise OptionError(f"load({name!r}) {what}: leave the directory out")
         return from_file(name, split, classes) if path else _digits(split)
     if directory is None:
+        from .download import fetch
+
         directory = fetch(name, SPLITS[split])
     return _mnist(name, os.fspath(directory), split)
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from ..errors import DtypeError, OptionError, ShapeError
 from .dataset import ArrayDataset, HostArray, check_int
 
-Rng = np.random.Generator
+if TYPE_CHECKING:
+    Rng: TypeAlias = np.random.Generator
 AXES = {"horizontal": -1, "vertical": -2}
 REACH = 3  # standard deviations to which the Gaussian is summed
 
