@@ -259,7 +259,7 @@ def test_a_cache_that_is_a_file(serve: Any, tmp_path: Path) -> None:
 def test_without_pooch(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pooch", None)
     with pytest.raises(
-        DataError, match=r"not installed .*pip install 'nnx-xp\[data\]'; or give the"
+        DataError, match=r"not installed .*: pip install pooch, or nnx with its extra \[data\]; or"
     ):
         load("mnist")
 

@@ -109,7 +109,7 @@ def _pooch(name: str) -> Any:
     except ImportError as error:
         raise DataError(
             f"load({name!r}) downloads with pooch, which is not installed ({error}): "
-            f"pip install 'nnx-xp[data]'; or give the folder of its IDX files: "
+            f"pip install pooch, or nnx with its extra [data]; or give the folder of its IDX files: "
             f"load({name!r}, directory), --data-dir DIR"
         ) from error
     return pooch

@@ -40,7 +40,7 @@ def load(
     directory   where the IDX files of MNIST or Fashion-MNIST lie under their own names
                 (train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte,
                 t10k-labels-idx1-ubyte), plain or with `.gz`. None: they are downloaded, once, and
-                checked by their SHA-256 (needs `pip install 'nnx-xp[data]'`) into $NNX_DATA_DIR or
+                checked by their SHA-256 (needs the extra `data`: pooch) into $NNX_DATA_DIR or
                 the system's place for caches
     split       "train" or "test"; of a file also "all"
     classes     of a file: the number of classes, or their names. If left out, integer targets have

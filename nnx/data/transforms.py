@@ -19,6 +19,8 @@ import numpy as np
 from ..errors import DtypeError, OptionError, ShapeError
 from .dataset import ArrayDataset, HostArray, check_int
 
+__all__ = ["Compose", "Elastic", "Flip", "Normalize", "Shift"]
+
 if TYPE_CHECKING:
     Rng: TypeAlias = np.random.Generator
 AXES = {"horizontal": -1, "vertical": -2}
