@@ -109,8 +109,8 @@ def _pooch(name: str) -> Any:
     except ImportError as error:
         raise DataError(
             f"load({name!r}) downloads with pooch, which is not installed ({error}): "
-            f"pip install pooch, or nnx with its extra [data]; or give the folder of its IDX files: "
-            f"load({name!r}, directory), --data-dir DIR"
+            f"pip install pooch, or nnx with its extra [data]; or give the folder of its IDX "
+            f"files: load({name!r}, directory), --data-dir DIR"
         ) from error
     return pooch
 
