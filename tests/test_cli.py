@@ -200,7 +200,6 @@ def test_read_only_folder(
         ("--model mlp:0", "unknown model 'mlp:0'; expected 'linear', or 'mlp:' with the sizes"),
         ("--schedule warm", "unknown schedule 'warm'; expected one of constant, cosine"),
         ("--data cifar", "load('cifar'): expected one of 'digits', 'fashion-mnist', 'mnist'"),
-        ("--data mnist", "--data mnist reads IDX files: say where with --data-dir DIR"),
         ("--data mnist --data-dir /no/such", "neither train-images-idx3-ubyte nor train-images-i"),
         ("--data-dir x", "load('digits') is a part of nnx: leave the directory out"),
         ("--epochs -1", "argument --epochs: expected a whole number of at least 1, got '-1'"),

@@ -18,6 +18,7 @@ MODULES = {
     "nnx.optim": "Optimizers",
     "nnx.optim.schedules": "Schedules of learning rates",
     "nnx.data": "Data",
+    "nnx.data.transforms": "Transforms of images",
     "nnx.train": "Training",
     "nnx.metrics": "Metrics",
     "nnx.errors": "Errors",

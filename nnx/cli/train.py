@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from .. import data, random
 from ..backend import use_backend
-from ..errors import OptionError
+from ..errors import DataError
 from ..optim import schedules
 from ..report import Bar, epoch_line, summary
 from ..threads import get_num_threads, set_num_threads
@@ -42,7 +42,7 @@ def train(a: argparse.Namespace) -> int:
             trainer.folder.begin(config.make(a, images), resumed=a.resume is not None)
         if a.resume is not None:
             trainer.resume(missing_ok=True)
-        print("\n".join(_header(a, len(images), len(held_out), trainer)), flush=True)
+        print("\n".join(_header(a, images, held_out, trainer)), flush=True)
         try:
             code = _fit(a, trainer, images, held_out)
         finally:
@@ -55,10 +55,20 @@ def train(a: argparse.Namespace) -> int:
 
 def datasets(a: argparse.Namespace) -> tuple[data.ArrayDataset, data.ArrayDataset]:
     """Images to train on, and held-out ones."""
-    if a.data_dir is None and a.data in data.sources.NAMES and a.data != "digits":
-        raise OptionError(f"--data {a.data} reads IDX files: say where with --data-dir DIR")
     train, test = (data.load(a.data, a.data_dir, split=split) for split in ("train", "test"))
+    for part in (train, test):
+        check_classes(part, a.data)
     return train, test
+
+
+def check_classes(images: data.ArrayDataset, path: str) -> None:
+    """Raise DataError unless they are rows of numbers with class ids."""
+    if images.classes is None or images.t.ndim != 1:
+        raise DataError(
+            f"{path}: the targets have shape {images.t.shape} and dtype {images.t.dtype}, expected "
+            f"class ids, (N,) whole numbers: `nnx train` trains classifiers; of one-hot targets "
+            f"save t.argmax(axis=1); for others use nnx.Trainer"
+        )
 
 
 def _fit(
@@ -109,11 +119,15 @@ def _threads(a: argparse.Namespace) -> Iterator[None]:
         set_num_threads(before)
 
 
-def _header(a: argparse.Namespace, images: int, held_out: int, trainer: Trainer) -> list[str]:
+def _header(
+    a: argparse.Namespace, images: data.ArrayDataset, held_out: data.ArrayDataset, trainer: Trainer
+) -> list[str]:
     size = sum(p.size for p in trainer.model.parameters())
+    how = {"digits": "every fifth image", "mnist": "its own test images"}
+    how["fashion-mnist"] = how["mnist"]
     lines = [
-        f"{a.data}: {images:,} images to train on, {held_out:,} held out "
-        f"({'every fifth image' if a.data == 'digits' else 'its own test images'})",
+        f"{a.data}: {len(images):,} {'images' if images.image_shape else 'rows'} to train on, "
+        f"{len(held_out):,} held out ({how.get(a.data, 'a fifth, at random')})",
         f"{a.model}: {size:,} parameters; {a.optimizer}, rate {a.lr:g}, {a.schedule}; "
         f"batch size {a.batch_size}; seed {a.seed}; backend {a.backend}; threads {a.threads}",
     ]
