@@ -204,6 +204,11 @@ class Tensor(Operators):
         grad = ", requires_grad=True" if self.requires_grad else ""
         return f"{type(self).__name__}({self.numpy()!r}, backend={self.backend.name!r}{grad})"
 
+    def _repr_html_(self) -> str:
+        from .html import of_tensor
+
+        return of_tensor(self)
+
     def __reduce__(self) -> Any:
         """Pickled as NumPy values, so that a GPU's Tensor loads where there is none."""
         return _rebuild, (type(self), self.numpy(), self.requires_grad)

@@ -144,6 +144,12 @@ class Evaluation:
         pairs = [tuple(map(int, np.unravel_index(i, off.shape))) for i in order]
         return [(a, b, int(off[a, b])) for a, b in pairs if off[a, b]]
 
+    def _repr_html_(self) -> str:
+        from .html import lines
+        from .report import summary
+
+        return lines("\n".join(summary(self)))
+
 
 def evaluate(model: Layer, batches: DataLoader) -> Evaluation:
     """Softmax cross-entropy, accuracy and confusions of `model` in evaluation mode.
@@ -194,6 +200,11 @@ class Epoch:
     images_per_second: float
     lr: float
     evaluation: Evaluation
+
+    def _repr_html_(self) -> str:
+        from .html import fields
+
+        return fields({k: v for k, v in vars(self).items() if k != "evaluation"})
 
 
 def fit(
