@@ -4,6 +4,7 @@ from . import data, errors, init, layers, op, ops, optim
 from .arrays import asarray, to_numpy
 from .backend import Backend, backends, get_backend, set_backend, use_backend
 from .capture import capture
+from .draw import draw
 from .errors import (
     BackendError,
     BackendPackageError,
@@ -15,6 +16,7 @@ from .errors import (
     MixedBackendsError,
     NnxError,
     OptionError,
+    PackageError,
     ShapeError,
     StateError,
     UnknownBackendError,
@@ -104,6 +106,7 @@ __all__ = [
     "MulNode",
     "NnxError",
     "OptionError",
+    "PackageError",
     "Parameter",
     "Relu",
     "ShapeError",
@@ -126,6 +129,7 @@ __all__ = [
     "concat",
     "data",
     "divide",
+    "draw",
     "dropout",
     "elu",
     "erf",

@@ -12,7 +12,8 @@
     ├── StateError              a call at the wrong moment (also a RuntimeError)
     ├── CaptureError            a captured function that cannot be replayed (also a RuntimeError)
     ├── OptionError             an unknown option or a value out of range (also a ValueError)
-    └── DataError               a file or data set that cannot be read (also a ValueError)
+    ├── DataError               a file or data set that cannot be read (also a ValueError)
+    └── PackageError            what an extra brings is missing, or fails (also an ImportError)
 
 A message says what was given, what was expected and the call that fixes it. An error that
 passes through a layer also names the layer.
@@ -31,6 +32,7 @@ __all__ = [
     "MixedBackendsError",
     "NnxError",
     "OptionError",
+    "PackageError",
     "ShapeError",
     "StateError",
     "UnknownBackendError",
@@ -93,3 +95,7 @@ class OptionError(NnxError, ValueError):
 
 class DataError(NnxError, ValueError):
     """A file or data set that cannot be read: missing, truncated, of another format."""
+
+
+class PackageError(NnxError, ImportError):
+    """An optional package or program is missing, or fails: matplotlib, Graphviz."""

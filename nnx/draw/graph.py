@@ -1,0 +1,91 @@
+"""A graph as words: what stands in the boxes of its drawing and beside the arrows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+OFTEN = 4  # a leaf that is used more often has a box for each use
+
+SYMBOLS = {
+    "add": "+", "subtract": "\u2212", "multiply": "\u00d7", "divide": "\u00f7", "matmul": "@",
+    "negative": "\u2212",
+}  # fmt: skip
+
+
+@dataclass
+class Value:
+    """A name, what it is, in lines, and its gradient, "" where that is not known."""
+
+    name: str
+    about: tuple[str, ...]
+    gradient: str = ""
+
+
+@dataclass
+class Box:
+    """A call, or what calls start from.
+
+    kind     "call", "leaf", "constant" (an array), "number", or "cut": a call that is left out
+    symbol   what stands in the box
+    values   what comes out of it: one, or several where the call's result is a tuple
+    call     the call as text, with the names of its arguments
+    """
+
+    kind: str
+    symbol: str
+    values: list[Value]
+    call: str = ""
+
+
+@dataclass
+class Arrow:
+    """One use of a value, from a box's output to a box, and the gradient of this use."""
+
+    source: int
+    output: int
+    target: int
+    gradient: str = ""
+
+
+@dataclass
+class Graph:
+    """The boxes in the order of evaluation, the arrows, the result's box and output, remarks."""
+
+    boxes: list[Box] = field(default_factory=list)
+    arrows: list[Arrow] = field(default_factory=list)
+    result: tuple[int, int] = (0, 0)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def end(self) -> Value:
+        return self.value(*self.result)
+
+    def value(self, source: int, output: int) -> Value:
+        return self.boxes[source].values[output]
+
+
+def spread(graph: Graph) -> Graph:
+    """The graph with a box for each use of a leaf that is used often, as a recurrent network's
+    weights are: its arrows would run through the whole picture.
+    """
+    uses = Counter(a.source for a in graph.arrows)
+    many = {i for i, box in enumerate(graph.boxes) if box.kind != "call" and uses[i] > OFTEN}
+    boxes, arrows, places = list[Box](), list[Arrow](), dict[int, int]()
+    waiting = iter(graph.arrows)
+    arrow = next(waiting, None)
+    for i, box in enumerate(graph.boxes):
+        mine = []
+        while arrow is not None and arrow.target == i:
+            if arrow.source in many:
+                boxes.append(graph.boxes[arrow.source])
+                mine.append(replace(arrow, source=len(boxes) - 1))
+            else:
+                mine.append(replace(arrow, source=places[arrow.source]))
+            arrow = next(waiting, None)
+        if i not in many:
+            places[i] = len(boxes)
+            boxes.append(box)
+            arrows += [replace(a, target=places[i]) for a in mine]
+    result = (places[graph.result[0]], graph.result[1])
+    return Graph(boxes, arrows, result, graph.notes)
