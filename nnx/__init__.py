@@ -1,6 +1,8 @@
 """nnx: neural networks on any array library, with every derivative beside its forward."""
 
-from . import data, errors, init, layers, op, ops, optim
+from typing import TYPE_CHECKING, Any
+
+from . import data, errors, init, layers, metrics, op, ops, optim
 from .arrays import asarray, to_numpy
 from .backend import Backend, backends, get_backend, set_backend, use_backend
 from .capture import capture
@@ -11,7 +13,9 @@ from .errors import (
     CaptureError,
     DataError,
     DeviceError,
+    DivergedError,
     DtypeError,
+    GradientError,
     LabelError,
     MixedBackendsError,
     NnxError,
@@ -19,6 +23,7 @@ from .errors import (
     PackageError,
     ShapeError,
     StateError,
+    TransferError,
     UnknownBackendError,
 )
 from .functional import grad
@@ -86,6 +91,12 @@ from .random import seed
 from .tape import no_grad
 from .tensor import Parameter, Tensor
 from .threads import get_num_threads, set_num_threads
+from .traffic import transfers
+
+if TYPE_CHECKING:
+    from . import train
+    from .checking import gradcheck
+    from .train import Trainer
 
 __version__ = "0.1.0"
 
@@ -98,7 +109,9 @@ __all__ = [
     "CaptureError",
     "DataError",
     "DeviceError",
+    "DivergedError",
     "DtypeError",
+    "GradientError",
     "LabelError",
     "Layer",
     "Loss",
@@ -114,6 +127,8 @@ __all__ = [
     "Softmax",
     "StateError",
     "Tensor",
+    "Trainer",
+    "TransferError",
     "UnknownBackendError",
     "__version__",
     "abs",
@@ -143,6 +158,7 @@ __all__ = [
     "getitem",
     "getitem_adjoint",
     "grad",
+    "gradcheck",
     "huber",
     "init",
     "layers",
@@ -159,6 +175,7 @@ __all__ = [
     "mean",
     "mean_absolute_error",
     "mean_squared_error",
+    "metrics",
     "min",
     "minimum",
     "multiply",
@@ -191,7 +208,21 @@ __all__ = [
     "take",
     "tanh",
     "to_numpy",
+    "train",
+    "transfers",
     "use_backend",
     "var",
     "where",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What only some programs need, and would lengthen the import for all."""
+    from importlib import import_module
+
+    if name == "train":
+        return import_module(".train", __name__)
+    homes = {"Trainer": ".train", "gradcheck": ".checking"}
+    if name in homes:
+        return getattr(import_module(homes[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

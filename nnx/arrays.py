@@ -18,6 +18,7 @@ from .backend import (
     stand_in,
 )
 from .errors import DtypeError, NnxError
+from .traffic import TO_DEVICE, TO_HOST, crossed
 
 
 def asarray(data: Any, dtype: str | None = None, *, backend: str | Backend | None = None) -> Array:
@@ -27,7 +28,11 @@ def asarray(data: Any, dtype: str | None = None, *, backend: str | Backend | Non
             arrays of any backend (moved explicitly by this call), DLPack objects, Tensors
     dtype   a name such as "float32"; by default the data's own is kept
     """
-    target = _resolve(backend)
+    return placed(data, _resolve(backend), dtype)
+
+
+def placed(data: Any, target: Backend, dtype: str | None = None, how: str = "") -> Array:
+    """As `asarray`; `how` says what asks for it where the user did not (see `nnx.transfers`)."""
     data = getattr(data, "__nnx_data__", data)
     if target.owns(data):
         return target.asarray(data, dtype)
@@ -36,12 +41,14 @@ def asarray(data: Any, dtype: str | None = None, *, backend: str | Backend | Non
     if not isinstance(data, (np.ndarray, np.generic)):
         source = owner(data)
         if source is not None:
-            data = source.to_numpy(data)
+            data = _read(source, data, how)
         elif not hasattr(data, "__dlpack__"):
             raise DtypeError(
                 f"asarray: cannot make an array of {type(data).__qualname__!r}; give nested "
                 f"lists, a NumPy array, an array of a backend or a DLPack object"
             )
+    if not target.on_host and isinstance(data, (np.ndarray, np.generic)):
+        crossed(TO_DEVICE, data.nbytes, how)
     try:
         return target.asarray(data, dtype)
     except (BufferError, TypeError, AttributeError, RuntimeError) as error:
@@ -67,6 +74,11 @@ def _from_python(data: Any, dtype: str | None) -> np.ndarray[Any, Any]:
 
 def to_numpy(array: Any) -> np.ndarray[Any, Any]:
     """The values of an array (or Tensor) of any backend as a NumPy array on the host."""
+    return read(array)
+
+
+def read(array: Any, how: str = "") -> np.ndarray[Any, Any]:
+    """As `to_numpy`; `how` says what asks for it where the user did not (see `nnx.transfers`)."""
     array = getattr(array, "__nnx_data__", array)
     recorder = recording()
     if recorder is not None:
@@ -75,7 +87,14 @@ def to_numpy(array: Any) -> np.ndarray[Any, Any]:
         return array
     if isinstance(array, (np.generic, *NUMBERS)):
         return np.asarray(array)
-    return backend_of(array).to_numpy(array)
+    return _read(backend_of(array), array, how)
+
+
+def _read(source: Backend, array: Array, how: str) -> np.ndarray[Any, Any]:
+    values = source.to_numpy(array)
+    if not source.on_host:
+        crossed(TO_HOST, values.nbytes, how)
+    return values
 
 
 def _resolve(backend: str | Backend | None) -> Backend:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from .errors import BackendError, DtypeError, MixedBackendsError, StateError
+from .traffic import TO_DEVICE, crossed
 
 if TYPE_CHECKING:
     from .plugins import BackendInfo
@@ -120,7 +121,10 @@ class Backend:
 
     def uniform(self, shape: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> Array:
         """Random numbers in [0, 1), drawn on the host so that every backend has the same ones."""
-        return self.xp.astype(self.asarray(rng.random(shape, dtype=np.float32)), dtype)
+        drawn = rng.random(shape, dtype=np.float32)
+        if not self.on_host:
+            crossed(TO_DEVICE, drawn.nbytes)
+        return self.xp.astype(self.asarray(drawn), dtype)
 
     def numbers(self, source: Numbers, like: Sequence[Array]) -> Sequence[tuple[Any, ...]]:
         """The numbers of a step, one tuple for each array of `like`; a replay computes them anew.

@@ -11,7 +11,10 @@
     ├── LabelError              a class id outside 0..C-1 (also a ValueError)
     ├── StateError              a call at the wrong moment (also a RuntimeError)
     ├── CaptureError            a captured function that cannot be replayed (also a RuntimeError)
+    ├── DivergedError           a training run whose loss is not finite (also an ArithmeticError)
+    ├── GradientError           a derivative that differences contradict (also an AssertionError)
     ├── OptionError             an unknown option or a value out of range (also a ValueError)
+    ├── TransferError           a transfer that nnx.transfers forbids (also a RuntimeError)
     ├── DataError               a file or data set that cannot be read (also a ValueError)
     └── PackageError            what an extra brings is missing, or fails (also an ImportError)
 
@@ -27,7 +30,9 @@ __all__ = [
     "CaptureError",
     "DataError",
     "DeviceError",
+    "DivergedError",
     "DtypeError",
+    "GradientError",
     "LabelError",
     "MixedBackendsError",
     "NnxError",
@@ -35,6 +40,7 @@ __all__ = [
     "PackageError",
     "ShapeError",
     "StateError",
+    "TransferError",
     "UnknownBackendError",
 ]
 
@@ -89,12 +95,24 @@ class CaptureError(NnxError, RuntimeError):
     """What `nnx.capture` recorded cannot be replayed: the message names the line."""
 
 
+class DivergedError(NnxError, ArithmeticError):
+    """The loss of a training run is not finite: the message names the step and the layer."""
+
+
+class GradientError(NnxError, AssertionError):
+    """A derivative is not what differences say: the message is the report of `nnx.gradcheck`."""
+
+
 class OptionError(NnxError, ValueError):
     """An unknown option, or an option's value out of range."""
 
 
 class DataError(NnxError, ValueError):
     """A file or data set that cannot be read: missing, truncated, of another format."""
+
+
+class TransferError(NnxError, RuntimeError):
+    """Something crossed between host and device that nobody asked for, where that is forbidden."""
 
 
 class PackageError(NnxError, ImportError):

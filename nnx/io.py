@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from .errors import DataError
+from .files import pack, read_file, unpack, write_file
 
 if TYPE_CHECKING:
     from .layers import Layer
 
-VERSION = "1"
-_DTYPES = {
-    "BOOL": "bool",
-    "F16": "float16",
-    "F32": "float32",
-    "F64": "float64",
-    "I8": "int8",
-    "I16": "int16",
-    "I32": "int32",
-    "I64": "int64",
-    "U8": "uint8",
-    "U16": "uint16",
-    "U32": "uint32",
-    "U64": "uint64",
-}
+FORMAT, VERSION = "nnx", "1"
 
 
 def save(layer: Layer, path: str | os.PathLike[str]) -> None:
@@ -35,11 +20,8 @@ def save(layer: Layer, path: str | os.PathLike[str]) -> None:
     The file is a safetensors file with the names of `state_dict()`, of any backend's parameters.
     Raises DataError if it cannot be written, or if a dtype has no place in such a file.
     """
-    from safetensors.numpy import save as serialize
-
-    # safetensors 0.8 writes the memory of a transposed or sliced array as if it were in C order.
-    arrays = {name: _contiguous(name, x) for name, x in layer.state_dict().items()}
-    write_file(path, _sorted_header(serialize(arrays, {"format": "nnx", "version": VERSION})))
+    about = {"format": FORMAT, "version": VERSION}
+    write_file(path, pack("save", layer.state_dict(), about))
 
 
 def load(layer: Layer, path: str | os.PathLike[str]) -> None:
@@ -49,114 +31,12 @@ def load(layer: Layer, path: str | os.PathLike[str]) -> None:
     too if its names and shapes fit. Raises DataError for a missing, damaged or foreign file or an
     unknown dtype, StateError if the names or shapes do not fit; the layer is then unchanged.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read()  # not mapped: Windows cannot overwrite a mapped file
-    except (OSError, ValueError) as error:
-        raise DataError(f"load: cannot read {os.fspath(path)!r}: {reason(error)}") from error
-    layer.load_state_dict(_arrays(data, os.fspath(path)))
-
-
-def write_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Replace the file's content by `data`, whole or not at all.
-
-    The data go to a new file beside it, which takes its place once they are on the disk. Raises
-    DataError if that fails; the old file is then untouched.
-    """
     given = os.fspath(path)
-    try:
-        _write(_target(given), data)
-    except DataError:
-        raise
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot write {given!r}: {reason(error)}; nothing was changed") from error
-
-
-def _target(given: str) -> str:
-    """The file that `given` stands for; a link stays a link to what is replaced."""
-    target = os.path.realpath(given)
-    if os.path.exists(target) and not os.path.isfile(target):
-        kind = "a folder" if os.path.isdir(target) else "a device or pipe"
-        raise DataError(f"cannot write {given!r}: it is {kind}; give a file's path")
-    folder = os.path.dirname(target)
-    if not os.path.isdir(folder):
-        raise DataError(f"cannot write {given!r}: there is no folder {folder!r}; make it")
-    return target
-
-
-def _write(target: str, data: bytes) -> None:
-    temporary = os.path.join(os.path.dirname(target), f".nnx-{os.urandom(6).hex()}.tmp")
-    try:
-        with open(temporary, "xb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-
-
-def reason(error: BaseException) -> str:
-    """An exception's text without its number and file name."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def _contiguous(name: str, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if x.dtype.name not in _DTYPES.values():
-        raise DataError(
-            f"save: parameter {name!r} is {x.dtype}, which nnx does not save; cast the model "
-            f"first: model.astype('float32')"
-        )
-    return np.asarray(x, order="C")
-
-
-def _sorted_header(data: bytes) -> bytes:
-    """The same file for the same model: safetensors writes the metadata in a random order."""
-    import json
-
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # the data stay aligned
-    return len(text).to_bytes(8, "little") + text + data[start:]
-
-
-def _arrays(data: bytes, path: str) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays in a safetensors file's bytes."""
-    import json
-
-    import safetensors
-
-    deserialize: Any = safetensors.deserialize
-    try:
-        entries = deserialize(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except safetensors.SafetensorError as error:
-        raise DataError(
-            f"load: {path!r} ({len(data)} bytes) is not a safetensors file, or it is damaged: "
-            f"{error}; expected a file that nnx.save wrote"
-        ) from error
-    about = header.get("__metadata__") or {}
+    arrays, about = unpack("load", read_file("load", given), given)
     version = about.get("version")
-    if about.get("format") == "nnx" and version != VERSION:
+    if about.get("format") == FORMAT and version != VERSION:
         raise DataError(
-            f"load: {path!r} has version {version!r} of nnx's format, this nnx reads {VERSION!r}: "
+            f"load: {given!r} has version {version!r} of nnx's format, this nnx reads {VERSION!r}: "
             f"load it with the nnx that wrote it, or upgrade"
         )
-    return {name: _array(name, entry, path) for name, entry in entries}
-
-
-def _array(name: str, entry: dict[str, Any], path: str) -> np.ndarray[Any, Any]:
-    dtype = _DTYPES.get(entry["dtype"])
-    if dtype is None:
-        raise DataError(
-            f"load: tensor {name!r} in {path!r} has dtype {entry['dtype']}, which NumPy has not; "
-            f"nnx reads {', '.join(_DTYPES)}: cast it to F32 where the file was made"
-        )
-    little = np.dtype(dtype).newbyteorder("<")
-    try:
-        return np.frombuffer(entry["data"], little).reshape(entry["shape"])
-    except ValueError as error:
-        raise DataError(f"load: tensor {name!r} in {path!r} is damaged: {error}") from error
+    layer.load_state_dict(arrays)

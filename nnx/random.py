@@ -1,13 +1,17 @@
-"""The one host generator from which initialisers, dropout and loaders draw."""
+"""The host generator from which initialisers, dropout and loaders draw."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
 
 _generator: np.random.Generator | None = None
+_scoped: ContextVar[np.random.Generator | None] = ContextVar("nnx_generator", default=None)
 
 
 def seed(n: int) -> None:
@@ -19,8 +23,28 @@ def seed(n: int) -> None:
 def generator() -> np.random.Generator:
     """The host's generator. `seed` restarts it, so whoever holds it follows."""
     global _generator
+    scoped = _scoped.get()
+    if scoped is not None:
+        return scoped
     if _generator is None:
         import numpy as np  # numpy.random is a tenth of NumPy's import time: load it when needed
 
         _generator = np.random.default_rng()
     return _generator
+
+
+def spawned() -> np.random.Generator:
+    """One of its own, which the state of the host's decides."""
+    import numpy as np
+
+    return np.random.default_rng(int(generator().integers(2**63)))
+
+
+@contextmanager
+def using(own: np.random.Generator) -> Iterator[None]:
+    """Draw from that generator in this block, in this thread (or task) only."""
+    token = _scoped.set(own)
+    try:
+        yield
+    finally:
+        _scoped.reset(token)

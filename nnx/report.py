@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .train import Epoch, Evaluation, Meter
+    from .train import Evaluation, Trainer
 
 INTERVAL = 0.25  # seconds between two readings of the meter, each of which waits for the device
 
@@ -22,16 +23,17 @@ class Bar:
         self.images, self.epochs, self._epoch, self._shown = images, epochs, 0, 0.0
         self._bar: Any = None
 
-    def __call__(self, epoch: int, meter: Meter) -> None:
-        """Show the meter of the epoch that is running, if it is time to."""
-        if epoch != self._epoch:
-            self._open(epoch)
-        now = time.monotonic()
-        if now - self._shown >= INTERVAL or meter.images == self.images:
+    def __call__(self, trainer: Trainer) -> None:
+        """Show the epoch that is running, if it is time to."""
+        if trainer.epoch + 1 != self._epoch:
+            self._open(trainer.epoch + 1)
+        now, rows = time.monotonic(), trainer.meter.rows
+        if now - self._shown >= INTERVAL or rows == self.images:
             self._shown = now
-            state = f"loss {meter.loss:.4f}, accuracy {100 * meter.accuracy:.2f} %"
+            means = trainer.meter.means()
+            state = f"loss {means['loss']:.4f}, accuracy {100 * means['accuracy']:.2f} %"
             self._bar.set_postfix_str(state, refresh=False)
-            self._bar.update(meter.images - self._bar.n)
+            self._bar.update(rows - self._bar.n)
 
     def _open(self, epoch: int) -> None:
         from tqdm import tqdm
@@ -50,19 +52,19 @@ class Bar:
             self._bar = None
 
 
-def epoch_line(e: Epoch, epochs: int) -> str:
-    """One line of figures for an epoch."""
+def epoch_line(e: Mapping[str, Any], epochs: int) -> str:
+    """One line of figures for an epoch of `Trainer.history`."""
     return (
-        f"epoch {e.epoch:>{len(str(epochs))}}/{epochs}"
-        f"  train: loss {e.train_loss:.4f}, accuracy {100 * e.train_accuracy:6.2f} %"
-        f"  held-out: loss {e.test_loss:.4f}, accuracy {100 * e.test_accuracy:6.2f} %"
-        f"  {e.images_per_second:,.0f} images/s"
+        f"epoch {e['epoch']:>{len(str(epochs))}}/{epochs}"
+        f"  train: loss {e['train_loss']:.4f}, accuracy {100 * e['train_accuracy']:6.2f} %"
+        f"  held-out: loss {e['test_loss']:.4f}, accuracy {100 * e['test_accuracy']:6.2f} %"
+        f"  {e['rows_per_second']:,.0f} images/s"
     )
 
 
 def summary(result: Evaluation) -> list[str]:
     """Held-out accuracy, and the pairs of classes that are taken for each other."""
-    count = int(result.confusion.sum())
+    count = int(result.counts.sum())
     lines = [
         f"held-out accuracy {100 * result.accuracy:.2f} % "
         f"(error {100 * result.errors / count:.2f} %: {result.errors:,} of {count:,} images), "
@@ -71,6 +73,6 @@ def summary(result: Evaluation) -> list[str]:
     pairs = result.most_confused(5)
     if pairs:
         lines.append("most confused (class, taken for, times of all images of the class):")
-        totals = result.confusion.sum(axis=1)
+        totals = result.counts.sum(axis=1)
         lines += [f"  {a} -> {b}  {n:,} of {totals[a]:,}" for a, b, n in pairs]
     return lines

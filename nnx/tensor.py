@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arrays import asarray, moved, to_numpy
+from .arrays import asarray, moved, placed, read, to_numpy
 from .backend import NUMBERS, Array, Backend, backend_of, load_backend
 from .errors import DtypeError, ShapeError, StateError
 from .op import Op
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .tape import Node
 
 Hook = Callable[[Any], Any]
+READING = "reading a Tensor's values (float, int, bool, item, print)"
 
 
 class Tensor(Operators):
@@ -86,7 +87,7 @@ class Tensor(Operators):
     @data.setter
     def data(self, value: Any) -> None:
         backend = self.backend
-        value = asarray(value, backend=backend)
+        value = placed(value, backend, how="assigning to .data")
         if tuple(value.shape) != self.shape or value.dtype != self._data.dtype:
             raise ShapeError(
                 f"data is {self.shape} {backend.dtype_name(self._data)}, the new value is "
@@ -137,7 +138,7 @@ class Tensor(Operators):
         """The value of a Tensor of one element as a Python number."""
         if self.size != 1:
             raise ShapeError(f"item() needs one element, the shape is {self.shape}")
-        value: int | float | bool = self.numpy().reshape(()).item()
+        value: int | float | bool = read(self._data, READING).reshape(()).item()
         return value
 
     def to(self, backend: str) -> Tensor:
@@ -202,7 +203,8 @@ class Tensor(Operators):
 
     def __repr__(self) -> str:
         grad = ", requires_grad=True" if self.requires_grad else ""
-        return f"{type(self).__name__}({self.numpy()!r}, backend={self.backend.name!r}{grad})"
+        values = read(self._data, READING)
+        return f"{type(self).__name__}({values!r}, backend={self.backend.name!r}{grad})"
 
     def _repr_html_(self) -> str:
         from .html import of_tensor

@@ -85,6 +85,13 @@ def _blas() -> list[Pool]:
     return _pools
 
 
+def blas_name() -> str:
+    """What NumPy multiplies matrices with: library, version and the processor it takes this for."""
+    found = [library.info() for library in numpys_own() or _loaded()]
+    keys = ("internal_api", "version", "architecture")
+    return ", ".join(" ".join(filter(None, map(x.get, keys))) for x in found) or "unknown"
+
+
 def numpys_own() -> list[Any]:
     """threadpoolctl's controllers of the BLAS that NumPy's wheel brings; [] if it is another."""
     home = Path(np.__file__).resolve().parent

@@ -279,3 +279,25 @@ def test_gradients_that_the_caller_keeps(kept):
         return net, losses
 
     both(make)
+
+
+def test_a_prediction_before_and_after_the_first_gradients():
+    """The function does not touch them: they are not its affair."""
+    net, ((x, t), *_) = model(), batches(1)
+    step = trainer(net, optim.SGD(net.parameters(), lr=0.1))
+    predict = capture(lambda x: net(nnx.Tensor(x)).data)
+    with nnx.no_grad():
+        predict(x)
+    step(x, t)
+    assert all(p.grad is p.slot for p in net.parameters())
+    with nnx.no_grad():
+        for _ in range(3):
+            expected = net(nnx.Tensor(x)).data
+            np.testing.assert_array_equal(predict(x), expected)
+        assert "1 plan>" in repr(predict)
+    assert all(p.grad is p.slot for p in net.parameters())
+    for p in net.parameters():
+        p.grad = None
+    with nnx.no_grad():
+        predict(x)
+    assert all(p.grad is None for p in net.parameters()) and "1 plan>" in repr(predict)

@@ -21,6 +21,7 @@ import pytest
 import nnx
 from nnx import cli, report, train
 from nnx.data import DataLoader
+from nnx.train.folder import FILES
 
 ROOT = Path(__file__).resolve().parent.parent
 MNIST = Path(os.environ.get("NNX_MNIST_DIR", ROOT.parent / "shared" / "data" / "mnist"))
@@ -49,7 +50,8 @@ def error_of(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> st
 def test_without_arguments_it_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("train", "info", "bench", "--version"))
+    words = ("train", "eval", "predict", "info", "bench", "--version")
+    assert all(word in shown for word in words)
 
 
 def test_version() -> None:
@@ -112,13 +114,17 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", *options, "--out", str(folder)]) == 0
     shown = capsys.readouterr().out
     assert "backend numpy; threads 1\n" in shown and nnx.get_num_threads() == before
-    assert sorted(os.listdir(folder)) == ["config.json", "metrics.jsonl", "model.safetensors"]
+    assert sorted(os.listdir(folder)) == sorted(FILES)
 
     config = json.loads((folder / "config.json").read_text("utf-8"))
     assert config["arguments"] == {
         "data": "digits", "data_dir": None, "model": "mlp:30", "epochs": 8, "seed": 4, "lr": 0.1,
         "optimizer": "momentum", "schedule": "cosine", "weight_decay": 0.0, "batch_size": 32,
-        "backend": "numpy", "eager": False, "out": str(folder), "threads": 1,
+        "backend": "numpy", "eager": False, "out": str(folder), "threads": 1, "clip_norm": None,
+        "patience": None, "save_every": None,
+    }  # fmt: skip
+    assert config["data"] == {
+        "features": 64, "classes": 10, "image_shape": [8, 8], "white": 16,
     }  # fmt: skip
     assert config["versions"]["nnx"] == nnx.__version__
     assert config["versions"]["numpy"] == np.__version__
@@ -129,8 +135,8 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = [json.loads(line) for line in text.splitlines()]
     assert [m["epoch"] for m in metrics] == list(range(1, 9))
     assert set(metrics[0]) == {
-        "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds",
-        "images_per_second", "lr",
+        "epoch", "step", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds",
+        "rows_per_second", "lr",
     }  # fmt: skip
     assert metrics[-1]["train_accuracy"] > 0.95 and metrics[-1]["test_accuracy"] > 0.88
     assert f"held-out accuracy {100 * metrics[-1]['test_accuracy']:.2f} %" in shown
@@ -138,7 +144,7 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = train.build_model("mlp:30", 64, 10)
     nnx.load(model, folder / "model.safetensors")
     result = train.evaluate(model, DataLoader(nnx.data.load("digits", split="test"), 1000))
-    assert result.accuracy == metrics[-1]["test_accuracy"]
+    assert result.accuracy == pytest.approx(metrics[-1]["test_accuracy"])
     assert result.loss == metrics[-1]["test_loss"]
 
 
@@ -153,7 +159,7 @@ def test_same_seed_same_files(tmp_path: Path) -> None:
 def test_existing_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("--out", str(tmp_path))
     (tmp_path / "notes.txt").write_text("mine")
-    assert "is not empty; give another one" in error_of([*QUICK, *out], capsys)
+    assert "is not empty: give another one, resume" in error_of([*QUICK, *out], capsys)
     assert os.listdir(tmp_path) == ["notes.txt"]
     (tmp_path / "metrics.jsonl").write_text("old")
     assert cli.main([*QUICK, *out, "--overwrite"]) == 0
@@ -261,14 +267,12 @@ def test_truncated_idx_file(
     assert name in message and ("truncated" in message or "damaged gzip" in message)
 
 
-def test_divergence_keeps_the_last_good_epoch(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_divergence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("--out", str(tmp_path / "run"))
     message = error_of(["train", "--optimizer", "sgd", "--lr", "1e30", *out], capsys)
-    assert message.startswith("training diverges: after epoch 1 the loss is nan in training")
-    assert message.endswith("run holds the configuration, no epoch is complete")
-    assert os.listdir(tmp_path / "run") == ["config.json"]
+    assert message.startswith("training diverges: the loss is ") and "(epoch 1, batch " in message
+    assert "First not finite: the output of layer '" in message and "--clip-norm" in message
+    assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.safetensors", "config.json"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to one process on Windows")
@@ -288,13 +292,13 @@ def test_ctrl_c(with_folder: bool, tmp_path: Path) -> None:
     assert running.returncode == 130
     assert error.startswith("nnx: interrupted after ") and error.count("\n") == 1
     if not with_folder:
-        assert error.endswith("nothing was saved: give --out DIR to keep each epoch's model\n")
+        assert error.endswith("; nothing was saved: give --out DIR to keep a run\n")
         return
-    saved = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert f"holds the model and the metrics of epoch {saved[-1]['epoch']}\n" in error
-    model = train.build_model("mlp:100", 64, 10)
-    nnx.load(model, folder / "model.safetensors")
-    assert not [name for name in os.listdir(folder) if name.endswith(".tmp")]
+    assert error.endswith(f"; go on with: nnx train --resume {folder}\n")
+    step = int(error.split()[4].rstrip(";"))
+    saved = train.checkpoint.read(folder / "checkpoint.safetensors")
+    assert saved.about["position"]["step"] == step
+    assert sorted(os.listdir(folder)) == sorted(FILES)
 
 
 def test_ctrl_c_before_training(
@@ -327,7 +331,7 @@ def test_info() -> None:
     shown = done.stdout.decode("ascii")
     for expected in (
         f"nnx       {nnx.__version__}, ", f"numpy     {np.__version__}", "platform  ", "cpus ",
-        "numpy (nnx", "available", "blas: ", "threads)", "  safetensors ", "  threadpoolctl ",
+        "numpy (nnx", "available", "blas: ", "threads: ", "  safetensors ", "  threadpoolctl ",
     ):  # fmt: skip
         assert expected in shown
 

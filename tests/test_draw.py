@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import nnx
 from nnx import layers as L
@@ -107,6 +108,38 @@ def test_a_model_with_a_loss() -> None:
     assert found["t"][1:] == ["(5,) int64", ""] and "net.2.W" in found
 
 
+def test_gradients_inside_are_pytorchs() -> None:
+    net, data = L.Sequential(L.Linear(4, 5), L.Relu(), L.Linear(5, 3)), np.random.default_rng(0)
+    x, t = data.normal(size=(6, 4)).astype("float32"), np.arange(6) % 3
+    found = rows(nnx.draw(nnx.softmax_cross_entropy(net(nnx.Tensor(x)), t), names={"net": net}))
+    w1, b1, w2, b2 = (torch.tensor(p.numpy(), requires_grad=True) for p in net.parameters())
+    hidden = torch.tensor(x) @ w1 + b1
+    out = hidden.relu() @ w2 + b2
+    hidden.retain_grad()
+    out.retain_grad()
+    torch.nn.functional.cross_entropy(out, torch.tensor(t)).backward()
+    for name, peer in {
+        "net.0.W": w1,
+        "net.0.b": b1,
+        "net.2.W": w2,
+        "v1": hidden,
+        "v3": out,
+    }.items():
+        assert peer.grad is not None
+        norm = float(found[name][2].removeprefix("norm "))
+        assert norm == pytest.approx(float(peer.grad.norm()), rel=1e-3), name
+
+
+def test_of_a_captured_function_the_model_is_drawn() -> None:
+    net = L.Sequential(L.Linear(4, 5), L.Relu())
+    step = nnx.capture(lambda x: net(x).sum())
+    x = nnx.Tensor(np.ones((2, 4), "float32"))
+    for _ in range(4):
+        y = step(x)
+    assert "in a captured function; compute it again" in refused(y)
+    assert "affine" in str(nnx.draw(net, x=x))
+
+
 def test_a_layer_of_several_inputs_and_names() -> None:
     found = rows(nnx.draw(nnx.MulNode(), x=(3.0, 4.0), names={}))
     assert [cells[-1] for name, cells in found.items() if name != "notes"][:2] == ["4", "3"]
@@ -177,7 +210,7 @@ def test_errors() -> None:
         "OptionError: draw: the path 'price.jpg' ends in '.jpg', expected one of .svg, .png, "
         ".pdf, .dot, .txt"
     )
-    assert "ends in 'nothing'" in refused(price, "price")
+    assert "ends in 'nothing', expected" in refused(price, "price")
 
 
 def test_a_tensor_that_nothing_was_recorded_of() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,15 @@ def test_graphviz_fails(bare: Path) -> None:
         drawn.save(bare / "a.pdf")
 
 
+@pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
+def test_graphviz_itself(tmp_path: Path) -> None:
+    price, names = apples()
+    drawn = nnx.draw(price, tmp_path / "a.png", names=names)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    drawn.save(tmp_path / "a.svg")
+    assert {"apple", "220", "\u2190 110"} <= set(texts(tmp_path / "a.svg"))
+
+
 def test_a_file_that_cannot_be_written(bare: Path) -> None:
-    with pytest.raises(nnx.DataError, match=r"cannot write .*missing.*nothing was changed"):
+    with pytest.raises(nnx.DataError, match=r"cannot write .*there is no folder .*make it"):
         nnx.draw(apples()[0], bare / "missing" / "a.svg")

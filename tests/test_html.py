@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import training
 
 import nnx
 from nnx import layers as L
 from nnx import train
-from nnx.data import DataLoader
 
 
 class Reader(HTMLParser):
@@ -116,14 +116,16 @@ def test_a_plan() -> None:
     assert rows[0][1].startswith("2: ") and "def replay():" in text
 
 
-def test_an_epoch_and_its_evaluation() -> None:
-    nnx.seed(0)
-    model = train.build_model("linear", 64, 10)
-    held_out = DataLoader(nnx.data.load("digits", split="test"), 1000)
-    optimizer = train.build_optimizer("adam", model.parameters())
-    (epoch,) = train.fit(model, optimizer, held_out, held_out, epochs=1)
-    _, (head, row) = shown(epoch)
-    assert head[:3] == ["epoch", "train_loss", "train_accuracy"] and "evaluation" not in head
-    assert row[:2] == ["1", f"{epoch.train_loss:.4g}"]
-    text, _ = shown(epoch.evaluation)
-    assert f"held-out accuracy {100 * epoch.test_accuracy:.2f} %" in text and " -> " in text
+def test_a_run_and_its_evaluation() -> None:
+    trainer = training.trainer()
+    assert "before its first epoch" in shown(trainer)[0]
+    trainer.fit(training.digits("train", 500), training.digits("test", 500), epochs=2)
+    _, (head, first, second) = shown(trainer)
+    assert head == list(trainer.history[0]) and [first[0], second[0]] == ["1", "2"]
+    assert second[head.index("test_loss")] == f"{trainer.history[1]['test_loss']:.4g}"
+    found = trainer.evaluation
+    assert found is not None
+    text, _ = shown(found)
+    assert f"held-out accuracy {100 * found.accuracy:.2f} %" in text and " -> " in text
+    _, rows = shown(train.Evaluation({"loss": 0.25}))
+    assert rows == [["loss"], ["0.25"]]

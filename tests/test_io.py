@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as serialize
 
 import nnx
-from nnx import io
+from nnx import files
 from nnx import layers as L
 
 
@@ -150,7 +150,7 @@ def check_unchanged(path: Path, kind: type[Exception], match: str, model: L.Laye
     ("content", "match"),
     [
         (b"", r"\(0 bytes\) is not a safetensors file, or it is damaged"),
-        (b"\x93NUMPY\x01\x00" + bytes(200), "expected a file that nnx.save wrote"),
+        (b"\x93NUMPY\x01\x00" + bytes(200), "expected a file that nnx wrote"),
         (b"PK\x03\x04" + bytes(200), "not a safetensors file"),
     ],
     ids=["empty", "npy", "zip"],
@@ -333,9 +333,9 @@ def test_dtype_that_has_no_place_in_a_file(tmp_path: Path) -> None:
         def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
             return {"z": np.zeros(2, np.complex64)}
 
-    with pytest.raises(nnx.DataError, match="parameter 'z' is complex64, which nnx does not save"):
+    with pytest.raises(nnx.DataError, match="'z' is complex64, which nnx does not save"):
         nnx.save(Odd(), tmp_path / "x")
 
 
 def test_reason_of_an_error_without_text_from_the_system() -> None:
-    assert io.reason(OSError("plain")) == "plain"
+    assert files.reason(OSError("plain")) == "plain"

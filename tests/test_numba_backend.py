@@ -311,7 +311,7 @@ def test_training_on_numpy_points_to_numba_where_it_is_installed(
     found: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     util = types.SimpleNamespace(find_spec=lambda name: name == "numba" if found else None)
-    monkeypatch.setattr(cli, "importlib", types.SimpleNamespace(util=util))
+    monkeypatch.setattr("nnx.cli.train.importlib", types.SimpleNamespace(util=util))
     assert cli.main(["train", "--epochs", "1", "--model", "linear"]) == 0
     hint = "hint: numba is installed: --backend numba runs small networks faster\n"
     assert capsys.readouterr().out.endswith(hint) is found

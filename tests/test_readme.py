@@ -16,7 +16,8 @@ import pytest
 
 import nnx
 from nnx import backend as backend_module
-from nnx import bench, cli
+from nnx import bench
+from nnx.cli import options
 from nnx.op import REGISTRY
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +27,7 @@ DOCUMENTS = sorted(
     for path in ROOT.glob(pattern)
 )
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.M | re.S)
-COMMAND = re.compile(r"(?:^|[\s/\\`])nnx +(train|info|bench)\b([^`&#\n]*)")
+COMMAND = re.compile(r"(?:^|[\s/\\`])nnx +(train|eval|predict|info|bench)\b([^`&#\n]*)")
 
 
 def read(name: str) -> str:
@@ -97,11 +98,14 @@ def commands() -> list[tuple[str, str, str]]:
 
 def test_commands_exist() -> None:
     """Each `nnx ...` is parsed by the command's own parser."""
-    assert {c for _, c, _ in commands()} == {"train", "info", "bench"}
-    parsers = {"bench": bench._parser(), "train": cli._parser(), "info": cli._parser()}
+    assert {c for _, c, _ in commands()} == {"train", "eval", "predict", "info", "bench"}
+    parsers = dict.fromkeys(("train", "eval", "predict", "info"), options.parser())
+    parsers["bench"] = bench._parser()
     for name, command, rest in commands():
-        if not rest.startswith("-"):
-            rest = ""  # prose: "`nnx bench` prints"
+        if command in ("eval", "predict") and not rest.strip():
+            continue  # prose: "`nnx predict` reads"
+        if command not in ("eval", "predict") and not rest.startswith("-"):
+            rest = ""
         argv = shlex.split(rest.partition("|")[0])
         try:
             parsers[command].parse_args(argv if command == "bench" else [command, *argv])

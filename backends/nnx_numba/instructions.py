@@ -89,7 +89,7 @@ def _compiled(name: str, source: str, scope: dict[str, Any], dtype: Any) -> Comp
     exec(compile(source, __file__, "exec"), scope)
     o, t = types.CPointer(types.int64), types.CPointer(DTYPES[dtype])
     keep = type(loops.relu._cache).__name__ != "NullCache"  # a folder for it was found
-    code = numba.cfunc(types.void(o, t), cache=keep, error_model="numpy")(scope[name])
+    code: Any = numba.cfunc(types.void(o, t), cache=keep, error_model="numpy")(scope[name])
     return Compiled(code.address, code)
 
 

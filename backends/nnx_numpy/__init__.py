@@ -10,6 +10,7 @@ import numpy as xp
 
 from nnx.backend import Backend
 from nnx.errors import DtypeError
+from nnx.threads import blas_name, get_num_threads
 
 from . import (  # noqa: F401 - they fill the table
     activation,
@@ -71,10 +72,6 @@ class NumpyBackend(Backend):
         return NUMPY
 
     def describe(self) -> dict[str, str]:
-        from threadpoolctl import threadpool_info
-
-        pools = [p for p in threadpool_info() if p["user_api"] == "blas"]
-        blas = ", ".join(
-            f"{p['internal_api']} {p['version']} ({p['num_threads']} threads)" for p in pools
-        )
-        return {"numpy": np.__version__, "blas": blas or "unknown"}
+        return {
+            "numpy": np.__version__, "blas": blas_name(), "threads": str(get_num_threads()),
+        }  # fmt: skip

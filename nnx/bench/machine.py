@@ -7,6 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ..threads import blas_name
 from .columns import Column, backend_of, on_device
 
 PACKAGES = ("numpy", "torch", "jax", "numba")
@@ -20,8 +21,6 @@ def usable_cores() -> int:
 
 def machine(columns: list[Column]) -> dict[str, str]:
     """Facts by name; versions of what the columns stand for, and their devices."""
-    from threadpoolctl import threadpool_info
-
     found = {
         "cpu": _cpu(),
         "cores": str(usable_cores()),
@@ -36,11 +35,7 @@ def machine(columns: list[Column]) -> dict[str, str]:
                 found[package] = version(package)
             except PackageNotFoundError:
                 found[package] = "of unknown version"
-    pools = [p for p in threadpool_info() if p["user_api"] == "blas"]
-    if pools:
-        found["blas"] = ", ".join(
-            f"{p['internal_api']} {p['version']} {p.get('architecture', '')}".strip() for p in pools
-        )
+    found["blas"] = blas_name()
     for column in filter(on_device, usable):
         backend = backend_of(column)
         described = {} if backend is None else backend.describe()

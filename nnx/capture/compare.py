@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..errors import CaptureError
-from .log import Call, Line, gradient_of, shown
+from .log import SLOT, Call, Leaf, Line, gradient_of, shown
 from .recording import Recording
 from .trace import each
 
@@ -59,11 +59,19 @@ def entries(recording: Recording, line: Line, form: Any) -> list[Entry]:
         for c in recording.calls
     ]
     found.append(Entry("return", None, (form, described(recording.outputs)), (), line))
-    finals = [described(gradient_of(leaf.tensor)) for leaf in recording.leaves.values()]
+    finals = [described(_left(recording, leaf)) for leaf in recording.leaves.values()]
     kept = ("grad", "outside")
     finals = [None if isinstance(f, At) and f.label[0] in kept else f for f in finals]
     found.append(Entry("gradients", None, finals, (), line))
     return found
+
+
+def _left(recording: Recording, leaf: Leaf) -> Any:
+    """The gradient that the run left; None if it let the slot be."""
+    grad = gradient_of(leaf.tensor)
+    if grad is SLOT and leaf.grad is SLOT and not recording.touches(leaf.tensor.slot):
+        return None
+    return grad
 
 
 def _values(call: Call) -> Any:

@@ -20,6 +20,7 @@ class ArrayDataset:
     classes      the number of classes: integer targets are then checked to lie in 0..classes-1
     name         what errors and reports call it
     image_shape  (height, width) where a row of x is a flattened image, else None
+    white        the integer that is 1.0 in x where x was made of uint8 images, else None
 
     `dataset[index]` is the pair `(x[index], t[index])` for an int, a slice or an array of ints.
 
@@ -35,10 +36,12 @@ class ArrayDataset:
         *,
         name: str = "the data set",
         image_shape: tuple[int, int] | None = None,
+        white: int | None = None,
     ) -> None:
         self.name: str = name
         self.classes: int | None = classes
         self.image_shape: tuple[int, int] | None = image_shape
+        self.white: int | None = white
         x, t = _numbers(name, "x", x), _numbers(name, "t", t)
         if len(x) != len(t):
             raise ShapeError(

@@ -9,6 +9,7 @@ import numpy as np
 from ..backend import Array, Backend, get_backend, load_backend
 from ..errors import OptionError
 from ..random import generator
+from ..traffic import TO_DEVICE, crossed
 from .dataset import ArrayDataset, HostArray
 
 DTYPES = ("float16", "float32", "float64")
@@ -71,7 +72,16 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
         epoch, self.epoch = self.epoch, self.epoch + 1
-        return self._batches(self._order(epoch))
+        return self.batches(epoch)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
+        """The batches of that epoch from number `start` on."""
+        order = self._order(epoch)
+        for i in range(start, len(self)):
+            x, t = self.dataset[order[i * self.batch_size : (i + 1) * self.batch_size]]
+            if not self.backend.on_host:
+                crossed(TO_DEVICE, x.nbytes + t.nbytes, arrays=2)
+            yield self._moved(x), self._moved(t)
 
     def _order(self, epoch: int) -> HostArray:
         n = len(self.dataset)
@@ -79,11 +89,6 @@ class DataLoader:
             return np.arange(n)
         source = np.random.SeedSequence(self.seed, spawn_key=(epoch,))
         return np.random.Generator(np.random.PCG64(source)).permutation(n)
-
-    def _batches(self, order: HostArray) -> Iterator[tuple[Array, Array]]:
-        for i in range(len(self)):
-            x, t = self.dataset[order[i * self.batch_size : (i + 1) * self.batch_size]]
-            yield self._moved(x), self._moved(t)
 
     def _moved(self, rows: HostArray) -> Array:
         return self.backend.asarray(rows, self.dtype if rows.dtype.kind == "f" else None)

@@ -60,7 +60,7 @@ def _digits(split: str) -> ArrayDataset:
     held_out = np.arange(1, len(labels) + 1) % DIGITS_HELD_OUT == 0
     rows = held_out if split == "test" else ~held_out
     x = _flat(images[rows], 16)
-    return ArrayDataset(x, labels[rows], 10, name=f"digits ({split})", image_shape=(8, 8))
+    return ArrayDataset(x, labels[rows], 10, name=f"digits ({split})", image_shape=(8, 8), white=16)
 
 
 def _mnist(name: str, directory: str, split: str) -> ArrayDataset:
@@ -78,7 +78,7 @@ def _mnist(name: str, directory: str, split: str) -> ArrayDataset:
             f"image of {images_at}: uint8 of shape ({len(images)},)"
         )
     x = _flat(images, 255)
-    return ArrayDataset(x, labels, 10, name=f"{name} ({split})", image_shape=(28, 28))
+    return ArrayDataset(x, labels, 10, name=f"{name} ({split})", image_shape=(28, 28), white=255)
 
 
 def _find(name: str, directory: str, stem: str) -> str:

@@ -58,7 +58,7 @@ def draw(
 
     if path is not None:
         suffix_of(path)  # before the work
-    made = make(what, x, names or {}, dout, limit)
+    made = make(what, x, {} if names is None else names, dout, limit)
     if path is not None:
         made.save(path)
     return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..errors import OptionError, PackageError
-from ..io import write_file
+from ..files import write_file
 from .dot import dot, render
 from .graph import Graph
 from .svg import svg

@@ -10,7 +10,7 @@ from ..backend import NUMBERS
 from ..errors import OptionError, StateError
 from ..layers import Layer
 from ..layers.explicit import names_of
-from ..layers.watch import evaluating
+from ..layers.observe import evaluating
 from ..tensor import Tensor, leaf
 from .drawing import Drawing
 from .names import Names

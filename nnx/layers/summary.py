@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..backend import NUMBERS
+from ..tape import no_grad
 from ..tensor import Parameter, Tensor, tensor
-from .watch import innermost, own_parameters, watch
+from .observe import evaluating, observed
 
 if TYPE_CHECKING:
     from .base import Layer
@@ -37,18 +38,18 @@ class Summary(str):
 
 def summary(layer: Layer, input_shape: tuple[int, ...] | None) -> Summary:
     """One row per layer with parameters of its own, or without layers in it."""
-    shown = innermost(layer)
+    shown = _innermost(layer)
     head, rows = ["name", "layer", "parameters", "bytes", "trained"], list[list[str]]()
     counted: set[int] = set()
     for name, x in shown:
-        mine = [p for p in own_parameters(x) if id(p) not in counted]
+        mine = [p for p in _own_parameters(x) if id(p) not in counted]
         counted |= {id(p) for p in mine}
         size, taken, trained = _sizes(mine)
         whole = {0: "no", size: "yes"} if size else {0: "-"}
         rows.append([name or "-", repr(x).partition("\n")[0], f"{size:,}", f"{taken:,}"])
         rows[-1].append(whole.get(trained, f"{trained:,} of {size:,}"))
     if input_shape is not None:
-        shapes = _shapes(layer, [x for _, x in shown], input_shape)
+        shapes = _shapes(layer, input_shape)
         head.insert(2, "output")
         for row, (_, x) in zip(rows, shown, strict=True):
             row.insert(2, shapes.get(id(x), "-"))
@@ -81,15 +82,33 @@ def _aligned(head: list[str], rows: list[list[str]]) -> list[str]:
     ]
 
 
-def _shapes(layer: Layer, inner: list[Layer], input_shape: tuple[int, ...]) -> dict[int, str]:
-    """Output shape of each of `inner`, for one input."""
+def _shapes(layer: Layer, input_shape: tuple[int, ...]) -> dict[int, str]:
+    """Output shape of each layer, for one input."""
     shapes: dict[int, str] = {}
     parameters = layer.parameters()
     first: Any = parameters[0] if parameters else Tensor([0.0])
 
-    def seen(x: Layer, y: Any) -> None:
+    def seen(_: str, x: Layer, y: Any) -> None:
         if isinstance(y, Tensor) and type(y.data) not in NUMBERS:
             shapes[id(x)] = str(("N", *y.shape[1:])).replace("'", "")
 
-    watch(layer, inner, tensor(first.backend.zeros((1, *input_shape), first.dtype)), seen)
+    x = tensor(first.backend.zeros((1, *input_shape), first.dtype))
+    with no_grad(), evaluating(layer), observed(layer, seen):
+        layer(x)
     return shapes
+
+
+def _innermost(layer: Layer) -> list[tuple[str, Layer]]:
+    """Names and layers that have parameters of their own, or no layers in them."""
+    found = [(n, x) for n, x in layer.named_layers() if _own_parameters(x) or not _inner(x)]
+    return found or [("", layer)]
+
+
+def _own_parameters(layer: Layer) -> list[Any]:
+    """Parameters that belong to no layer inside it."""
+    others = {id(p) for x in _inner(layer) for p in x.parameters()}
+    return [p for p in layer.parameters() if id(p) not in others]
+
+
+def _inner(layer: Layer) -> list[Layer]:
+    return [x for _, x in layer.named_layers() if x is not layer]

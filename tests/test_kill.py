@@ -1,0 +1,123 @@
+"""A run that is killed, at any moment and as often as you like, ends as one that never was."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnx import cli
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and fork")
+
+SHORT = ("--epochs", "2", "--model", "mlp:8", "--batch-size", "200", "--save-every", "3")
+LONG = ("--epochs", "150", "--model", "mlp:30", "--save-every", "5", "--clip-norm", "1")
+EVENTS = ("open", "os.rename", "os.remove", "os.mkdir")
+
+
+def result(folder: Path) -> tuple[Any, ...]:
+    """What the run ended in; the files' bytes, and the metrics without times."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    metrics = [{k: v for k, v in json.loads(x).items() if "second" not in k} for x in lines]
+    names = ("model.safetensors", "best.safetensors")
+    return metrics, *[(folder / name).read_bytes() for name in names]
+
+
+def forked(f: Callable[[], object]) -> int:
+    """Run f in a child; its exit code, or minus the signal that ended it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the BLAS has threads; it can fork
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.dup2(null, 2)
+            f()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def killed_at(count: int, folder: Path, arguments: list[str]) -> int:
+    """Train, and die at that file operation in the folder, before it happens."""
+
+    def f() -> None:
+        left = [count]
+
+        def hook(event: str, args: tuple[Any, ...]) -> None:
+            if event in EVENTS and str(args[0]).startswith(str(folder)):
+                left[0] -= 1
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        cli.main(arguments)
+
+    return forked(f)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")  # threads of other tests, such as PyTorch's
+def test_killed_at_every_file_operation(tmp_path: Path) -> None:
+    """Then resumed and killed at the same operation, until it comes through."""
+    whole = tmp_path / "whole"
+    assert forked(lambda: cli.main(["train", *SHORT, "--out", str(whole)])) == 0
+    deaths = 0
+    for count in range(1, 200):
+        folder = tmp_path / f"{count}"
+        code = killed_at(count, folder, ["train", *SHORT, "--out", str(folder)])
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        deaths += 1
+        if not (folder / "config.json").exists():  # nothing has begun
+            continue
+        assert killed_at(count + 3, folder, ["train", "--resume", str(folder)]) in (0, -9)
+        assert forked(lambda folder=folder: cli.main(["train", "--resume", str(folder)])) == 0
+        assert result(folder) == result(whole), count
+        assert sorted(os.listdir(folder)) == sorted(os.listdir(whole)), count
+    assert deaths > 30 and result(folder) == result(whole)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    """A process of its own each time, as a user's is."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "nnx", "train"]
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    start = time.perf_counter()
+    subprocess.run(
+        [*command, *LONG, "--out", str(whole)], env=environment, check=True, capture_output=True
+    )
+    seconds, rng, kills = time.perf_counter() - start, random.Random(0), 0
+    arguments = [*LONG, "--out", str(folder)]
+    while True:
+        run = subprocess.Popen(
+            [*command, *arguments], env=environment, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            _, error = run.communicate(timeout=seconds * rng.uniform(0.2, 0.6))
+            assert run.returncode == 0, error.decode()
+            break
+        except subprocess.TimeoutExpired:
+            run.kill()
+            run.communicate()
+            kills += 1
+        if (folder / "config.json").exists():
+            arguments = ["--resume", str(folder)]
+        if kills >= 12:
+            seconds *= 2  # a slow machine gets through at last
+    assert kills >= 2 and result(folder) == result(whole)
