@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from . import data, errors, init, layers, metrics, op, ops, optim
+from . import data, errors, init, layers, metrics, op, ops, optim, plot
 from .arrays import asarray, to_numpy
 from .backend import Backend, backends, get_backend, set_backend, use_backend
 from .capture import capture
@@ -185,6 +185,7 @@ __all__ = [
     "ops",
     "optim",
     "permute_dims",
+    "plot",
     "pow",
     "relu",
     "reshape",
