@@ -89,6 +89,24 @@ def test_wrong_options(cls, option, message):
         cls([{"params": [one()], **option}])
 
 
+class Halving(optim.Optimizer):
+    defaults = {"share": 0.5}  # noqa: RUF012
+
+    def check(self, group):
+        if group["share"] > 1:
+            raise OptionError(f"Halving: share={group['share']}, expected at most 1")
+
+
+def test_options_of_an_optimizer_of_ones_own():
+    assert Halving([one()], share=np.float32(0.25)).param_groups[0]["share"] == 0.25
+    with pytest.raises(OptionError, match="Halving: share=nan, expected a finite number"):
+        Halving([one()], share=math.nan)
+    with pytest.raises(OptionError, match="share=2, expected at most 1"):
+        Halving([one()], share=2)
+    with pytest.raises(OptionError, match="unknown option 'lr'; it takes share"):
+        Halving([one()], lr=1)
+
+
 def test_a_group_added_later_is_checked_too():
     p = one()
     opt = optim.SGD([p])

@@ -23,9 +23,11 @@ from nnx.op import REGISTRY
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", "docs/*.md", "backends/*.md", "benchmarks/*.md", "examples/**/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "backends/*.md", "benchmarks/*.md", "examples/**/*.md")
     for path in ROOT.glob(pattern)
+    if not {"_build", "generated"} & set(path.parts)
 )
+GENERATED = ("api.md", "capabilities.md")  # when the site is built: see docs/conf.py
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.M | re.S)
 COMMAND = re.compile(r"(?:^|[\s/\\`])nnx +(train|eval|predict|info|bench)\b([^`&#\n]*)")
 
@@ -59,6 +61,7 @@ def run(name: str, namespace: dict[str, Any]) -> None:
         report: list[str] = []
         doctest.DocTestRunner().run(test, out=report.append, clear_globs=False)
         assert not report, "".join(report)
+        namespace.update(test.globs)
 
 
 @pytest.mark.usefixtures("apart")
@@ -75,7 +78,9 @@ def test_readme_code(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("apart")
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/design.md", "docs/errors.md"])
+@pytest.mark.parametrize(
+    "name", ["CONTRIBUTING.md", *(n for n in DOCUMENTS if n.startswith("docs/"))]
+)
 def test_code_of_the_other_documents(name: str) -> None:
     namespace = {"__name__": "document", "op": nnx.op.op}
     assert blocks(name, "python", "pycon")
@@ -136,7 +141,31 @@ def test_links_resolve(name: str) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", read(name)):
         if not re.match(r"https?:", target):
             path = (ROOT / name).parent / target.partition("#")[0]
-            assert path.exists(), f"{name} links to {target}"
+            made = path.parent.name == "generated" and path.name in GENERATED
+            assert made or path.exists(), f"{name} links to {target}"
+
+
+def _links(text: str) -> list[str]:
+    return sorted(set(re.findall(r"\]\(([^)\s#]+)", text)))
+
+
+def test_the_korean_readme_keeps_step() -> None:
+    """The same sections, code, names and links in the same order; only the prose is another."""
+    english, korean = read("README.md"), read("README.ko.md")
+    english = re.sub(r"(?s)<!-- bench:start -->.*<!-- bench:end -->", "", english)
+    assert BLOCK.findall(korean) == BLOCK.findall(english)
+    levels = [
+        [len(m) for m in re.findall(r"^(#+) ", BLOCK.sub("", t), re.M)] for t in (english, korean)
+    ]
+    assert levels[0] == levels[1]
+    names = [re.findall(r"^\|(.*?)\|$", t, re.M) for t in (english, korean)]
+    assert [re.findall("`[^`]+`", row) for row in names[0]] == [
+        re.findall("`[^`]+`", row) for row in names[1]
+    ]
+    bullets = [len(re.findall(r"^- ", t, re.M)) for t in (english, korean)]
+    assert bullets[0] == bullets[1]
+    ours = [link for link in _links(korean) if not link.endswith(".png")]
+    assert ours == sorted({*_links(english)} - {"README.ko.md"} | {"README.md"})
 
 
 def test_nothing_says_that_it_is_published() -> None:
@@ -217,6 +246,6 @@ def test_the_tree_of_errors() -> None:
 
 def test_the_docs_own_words() -> None:
     """Plain characters, so that a console of any encoding shows the documents."""
-    for name in DOCUMENTS:
+    for name in set(DOCUMENTS) - {"README.ko.md"}:
         text = re.sub("[├│└─]", "", read(name))
         assert text.isascii(), f"{name}: {sorted({c for c in text if not c.isascii()})}"

@@ -212,12 +212,23 @@ def test_what_is_best() -> None:
     [
         ({"patience": 0}, "Trainer: patience=0, expected an int of at least 1"),
         ({"save_every": 1.5}, "Trainer: save_every=1.5, expected an int of at least 1"),
+        ({"schedule": 0.1}, "Trainer: schedule is 0.1, expected a function, such as sche"),
+        ({"on_step": [print, 3]}, r"Trainer: on_step\[1\] is 3, expected a function"),
+        (
+            {"schedule": lambda now: -float(now.step)},
+            "the schedule gave -1.0 at step 1, expected a finite factor >= 0",
+        ),
         ({"monitor": "test_los"}, "monitor='test_los': history has epoch, step, train_loss, tr"),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(nnx.OptionError, match=message):
         trainer(**options).fit(shuffled(), epochs=1)
+
+
+def test_an_optimizer_of_another_model() -> None:
+    with pytest.raises(nnx.OptionError, match="the SGD has none of the model's 4 parameters; make"):
+        nnx.Trainer(network(), nnx.optim.SGD(network().parameters()))
 
 
 def test_what_is_no_loader() -> None:

@@ -30,6 +30,9 @@ class Plan(NamedTuple):
 class Optimizer:
     """Base of the optimizers; a subclass defines `defaults`, `plan` and `numbers`.
 
+    An option of its own is a finite number, or True or False where the default is; what else it
+    must be, `check` says.
+
     params   an iterable of Parameters, or of dicts {"params": [...], "lr": 0.1, ...}: groups with
              options of their own
 

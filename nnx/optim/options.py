@@ -44,7 +44,7 @@ def _option(what: str, name: str, value: Any, known: Mapping[str, Any]) -> Any:
         if not isinstance(value, (tuple, list)) or len(value) != 2:
             raise OptionError(f"{what}: betas={value!r}, expected two numbers, (0.9, 0.999)")
         return tuple(number(what, f"betas[{i}]", b, FRACTION) for i, b in enumerate(value))
-    return number(what, name, value, RANGES[name])
+    return number(what, name, value, RANGES.get(name, FINITE))  # a user's own: see `check`
 
 
 def number(what: str, name: str, value: Any, allowed: tuple[Check, str]) -> int | float:

@@ -14,8 +14,9 @@ trainer.fit(
 from .build import OPTIMIZERS, build_model, build_optimizer
 from .evaluation import Evaluation, evaluate, predict
 from .folder import RunFolder
+from .given import Batches
 from .meter import Meter
-from .trainer import Batches, Trainer
+from .trainer import Trainer
 
 __all__ = [
     "OPTIMIZERS",

@@ -15,7 +15,8 @@ from . import checkpoint
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
-    from .trainer import Batches, Trainer
+    from .given import Batches
+    from .trainer import Trainer
 
 ADVICE = "Choose a smaller learning rate (lr, --lr), or clip gradients (clip_norm, --clip-norm)"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from .. import metrics as library
 from .. import random
@@ -19,28 +19,14 @@ from ..ops import softmax_cross_entropy
 from ..optim import Optimizer, clip_grad_norm
 from ..optim.schedules import Progress, Schedule
 from ..tensor import Tensor
-from . import checkpoint, signals
+from . import checkpoint, given, signals
 from .diverged import explain
 from .evaluation import Evaluation, Evaluator, Metric
 from .folder import RunFolder
+from .given import Batches
 from .meter import Meter
 
 Callback = Callable[["Trainer"], object]
-DESCRIBES = ("batch_size", "shuffle", "seed", "drop_last", "dtype")
-
-
-class Batches(Protocol):
-    """What a trainer takes: `nnx.data.DataLoader`, or another with the same methods."""
-
-    def __len__(self) -> int:
-        """Batches per epoch."""
-        ...
-
-    def __iter__(self) -> Iterator[tuple[Array, Array]]: ...
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
-        """The batches of that epoch from number `start` on, the same each time."""
-        ...
 
 
 class Trainer:
@@ -100,8 +86,13 @@ class Trainer:
         on_epoch: Iterable[Callback] = (),
         eager: bool = False,
     ) -> None:
-        _whole("save_every", save_every)
-        _whole("patience", patience)
+        given.whole("save_every", save_every)
+        given.whole("patience", patience)
+        on_step, on_epoch = list(on_step), list(on_epoch)
+        given.functions({"loss": loss, "schedule": schedule, **dict(metrics or {})})
+        given.functions({f"on_step[{i}]": f for i, f in enumerate(on_step)})
+        given.functions({f"on_epoch[{i}]": f for i, f in enumerate(on_epoch)})
+        given.trained(model, optimizer)
         self.model, self.optimizer = model, optimizer
         self.loss = softmax_cross_entropy if loss is None else loss
         if metrics is None:
@@ -110,7 +101,7 @@ class Trainer:
         self.schedule, self.clip_norm, self.eager = schedule, clip_norm, eager
         self.folder = None if folder is None else RunFolder(folder, overwrite)
         self.save_every, self.monitor, self.patience = save_every, monitor, patience
-        self.on_step, self.on_epoch = list(on_step), list(on_epoch)
+        self.on_step, self.on_epoch = on_step, on_epoch
         self.epoch = self.batch = self.step = 0
         self.seconds = 0.0
         self.meter = self._meter()
@@ -146,7 +137,7 @@ class Trainer:
         step and the layer; the trainer is then as it was at the last checkpoint. DataError if a
         file cannot be written; the older one stays.
         """
-        _whole("epochs", epochs)
+        given.whole("epochs", epochs)
         self._prepare(train)
         with signals.deferred() as caught, random.using(self.generator):
             while self.epoch < epochs and self.stopped is None:
@@ -222,13 +213,7 @@ class Trainer:
     # an epoch
 
     def _prepare(self, train: Batches) -> None:
-        if not callable(getattr(train, "batches", None)) or not len(train):
-            raise OptionError(
-                f"fit: train is a {type(train).__name__}, expected a DataLoader with at least one "
-                f"batch: nnx.data.DataLoader(dataset, batch_size=100, shuffle=True)"
-            )
-        now: dict[str, Any] = {"rows": len(getattr(train, "dataset", ())), "batches": len(train)}
-        now |= {name: getattr(train, name, None) for name in DESCRIBES}
+        now = given.described(train)
         if self.batch and self.loader != now:
             raise OptionError(
                 f"fit: the run stopped within an epoch of the loader {self.loader}, the one given "
@@ -275,9 +260,10 @@ class Trainer:
     def _advance(self, x: Array, t: Array, steps_per_epoch: int, epochs: int) -> list[Array]:
         """One step at the rates that the schedule gives: the loss, and the metrics."""
         if self.schedule is not None:
-            factor = self.schedule(Progress(self.step, steps_per_epoch, epochs))
-            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-                group["lr"] = rate * factor
+            now = Progress(self.step, steps_per_epoch, epochs)
+            rates = [given.rate(self.schedule, now, rate) for rate in self.rates]
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
         values: list[Array] = (self._captured if self._replays else self._learn)(x, t)
         return values
 
@@ -336,8 +322,3 @@ class Trainer:
 
     def _meter(self) -> Meter:
         return Meter(("loss", *self.metrics), self.backend)
-
-
-def _whole(name: str, value: Any) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise OptionError(f"Trainer: {name}={value!r}, expected an int of at least 1")
