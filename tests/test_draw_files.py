@@ -54,6 +54,13 @@ def test_values_stand_above_their_gradients(bare: Path) -> None:
     assert at["apple"][0][0] < at["200"][0][0] < at["220"][0][0] < at["price"][0][0]
 
 
+def test_the_figure_of_the_documents(bare: Path) -> None:
+    price, names = apples()
+    nnx.draw(price, bare / "price.svg", names={**names, "price": price})
+    shown = Path(__file__).parent.parent / "docs" / "figures" / "price.svg"
+    assert shown.read_text(encoding="utf-8") == (bare / "price.svg").read_text(encoding="utf-8")
+
+
 def boxes_of(path: Path) -> list[tuple[float, float, float, float]]:
     """Left, top, right, bottom of all boxes and words, the words a little smaller than they are."""
     found = []

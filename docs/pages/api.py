@@ -20,6 +20,7 @@ MODULES = {
     "nnx.data": "Data",
     "nnx.train": "Training",
     "nnx.metrics": "Metrics",
+    "nnx.plot": "Pictures of training",
     "nnx.errors": "Errors",
     "nnx.override": "Kernels of a backend",
 }
