@@ -81,7 +81,7 @@ def test_curves_of_what_is_no_history(tmp_path: Path) -> None:
 def test_confusion() -> None:
     counts = np.array([[8, 2, 0], [0, 10, 0], [3, 0, 7]])
     (ax,) = drawn(plot.confusion(nnx.asarray(counts), classes=["cat", "dog", "cow"]))
-    assert ax.get_title() == "5 of 30 wrong: 16.67%"
+    assert ax.get_title() == "5 of 30 wrong: 16.67 %"
     at = {tuple(map(int, text.get_position()[::-1])): text.get_text() for text in ax.texts}
     assert at == {(0, 0): "8", (0, 1): "2", (1, 1): "10", (2, 0): "3", (2, 2): "7"}
     shade = ax.images[0].get_array()
@@ -96,7 +96,7 @@ def test_confusion_of_an_evaluation_and_of_many_classes() -> None:
     (ax,) = drawn(plot.confusion(found))
     assert sum(map(int, words(ax))) == found.counts.sum() and len(ax.get_xticklabels()) == 10
     (ax,) = drawn(plot.confusion(np.eye(50, dtype=int)))
-    assert words(ax) == [] and ax.get_title() == "0 of 50 wrong: 0.00%"
+    assert words(ax) == [] and ax.get_title() == "0 of 50 wrong: 0.00 %"
 
 
 def test_confusion_of_other_things() -> None:
@@ -157,8 +157,9 @@ def test_mistakes_of_other_things() -> None:
         "OptionError: mistakes: a row of 6 numbers is no square image; if it is an image, give "
         "image_shape=(height, width)"
     )
-    assert "a row has 6 numbers, image_shape=(2, 2) has 4; expected (height, width)" in refused(
-        plot.mistakes, Echo(), (x, t), image_shape=(2, 2)
+    assert (
+        "a row has 6 numbers, image_shape is (2, 2); expected (height, width) whose product is 6"
+        in refused(plot.mistakes, Echo(), (x, t), image_shape=(2, 2))
     )
     given = (x, t + 2)
     assert "the model gives (2, 3) for class ids up to 3, expected (N, C) scores" in refused(
@@ -198,6 +199,10 @@ def test_weights_of_other_things() -> None:
         plot.weights, L.Relu()
     )
     assert "a row of 3 numbers is no square image" in refused(plot.weights, L.Linear(3, 2))
+    for image_shape in (4, (4,), (2.0, 2.0)):
+        assert f"has 4 numbers, image_shape is {image_shape}; expected (height, width)" in refused(
+            plot.weights, L.Linear(4, 2), image_shape=image_shape
+        )
     assert "weights: count=True, expected an int" in refused(
         plot.weights, L.Linear(4, 2), count=True
     )
@@ -210,8 +215,8 @@ def test_activations(backend: nnx.Backend) -> None:
     assert [ax.get_title() for ax in figure.axes] == [
         "input\nmean 2.5, sd 1.12",
         "0 Linear\nmean 0, sd 2.24",
-        "1.0 Relu\nmean 1, sd 1.22, 50% zeros",
-        "1.1 Dropout\nmean 1, sd 1.22, 50% zeros",
+        "1.0 Relu\nmean 1, sd 1.22, 50 % zeros",
+        "1.1 Dropout\nmean 1, sd 1.22, 50 % zeros",
     ]
     assert [patch.get_height() for patch in figure.axes[2].patches] == [2, 1, 0, 1]
     assert model.training and model.layers[1].layers[1].training
@@ -223,6 +228,24 @@ def test_activations_that_are_not_finite_and_of_many_layers() -> None:
     figure = plot.activations(L.Sequential(*[L.Relu() for _ in range(30)]), [[1.0, 2.0]])
     assert len(figure.axes) == 24 and title(figure) == "the first 24 of 31"
     assert "activations: bins=0, expected" in refused(plot.activations, L.Relu(), [1.0], bins=0)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int64"])
+def test_activations_of_other_numbers(dtype: str) -> None:
+    """Floats become the model's own, as in `predict`."""
+    figure = plot.activations(L.Sequential(L.Relu()), np.ones((2, 2), dtype))
+    assert figure.axes[1].get_title() == "0 Relu\nmean 1, sd 0"
+    model = L.Linear(2, 1)
+    if dtype == "float64":
+        assert len(plot.activations(model, np.ones((2, 2), dtype)).axes) == 2
+
+
+def test_what_is_no_model() -> None:
+    for f, given in ((plot.weights, ()), (plot.activations, ([1.0],)), (plot.mistakes, ([1.0],))):
+        assert refused(f, "net", *given) == (
+            f"OptionError: {f.__name__}: model is a str, expected a layer, such as "
+            f"L.Sequential(L.Linear(784, 10))"
+        )
 
 
 def test_files(tmp_path: Path) -> None:

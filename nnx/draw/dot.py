@@ -24,7 +24,9 @@ def dot(graph: Graph) -> str:
     """The graph in Graphviz's language: an arrow's label is a node in its middle."""
     graph = spread(graph)
     lines = [f"    b{i} [{_box(box)}];" for i, box in enumerate(graph.boxes)]
-    lines.append(f"    end [shape=plain, label=<<B>{_plain(graph.end.name)}</B>>];")
+    lines.append(
+        f'    end [shape=plaintext, margin="0.08,0.05", label=<<B>{_plain(graph.end.name)}</B>>];'
+    )
     for i, a in enumerate(graph.arrows):
         value = graph.value(a.source, a.output)
         lines += _arrow(i, f"b{a.source}", f"b{a.target}", value, a.gradient)

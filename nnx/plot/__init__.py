@@ -75,13 +75,13 @@ def mistakes(
 
     images        an ArrayDataset, or x and class ids t (N,). x is (N, height, width), or flat
     count         how many to draw at most
-    image_shape   (height, width) of a flat image; a data set of images knows its own
+    image_shape   (height, width) of a flat image; a data set of images knows its own, else a square
     classes       names of the classes; numbers by default
 
     Above each stand its class, what it was taken for, and the probability that the model gave to
     that: its output, through softmax unless the rows are probabilities already. Raises ShapeError
-    for outputs that are not (N, C) or rows that are not such images, OptionError where the images'
-    shape is not known.
+    for outputs that are not (N, C) or rows that are not such images, OptionError where a row is no
+    square and the images' shape is not given.
     """
     check("mistakes", path)
     from .pixels import mistakes

@@ -13,6 +13,7 @@ from ..arrays import asarray, to_numpy
 from ..data.dataset import HostArray
 from ..errors import OptionError
 from ..files import write_file
+from ..layers import Layer
 
 TRAIN, TEST = "#1f77b4", "#d95f02"  # a blue and an orange that colour-blind eyes tell apart
 LEAST = 4.5  # inches of width
@@ -55,6 +56,15 @@ def host(x: Any) -> HostArray:
     """An array of any backend, a Tensor or nested lists, as a NumPy array."""
     x = getattr(x, "__nnx_data__", x)
     return to_numpy(x if hasattr(x, "shape") else asarray(x))
+
+
+def is_layer(what: str, model: Any) -> None:
+    """OptionError unless it is one."""
+    if not isinstance(model, Layer):
+        raise OptionError(
+            f"{what}: model is a {type(model).__name__}, expected a layer, such as "
+            f"L.Sequential(L.Linear(784, 10))"
+        )
 
 
 def whole(what: str, name: str, value: Any) -> None:

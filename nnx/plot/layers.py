@@ -13,13 +13,14 @@ from ..layers import Layer
 from ..layers.observe import evaluating, observed
 from ..tape import no_grad
 from ..tensor import Tensor
-from .figures import TRAIN, Picture, grid, host, whole
+from .figures import TRAIN, Picture, grid, host, is_layer, whole
 
 MOST = 24  # histograms in a picture
 
 
 def activations(model: Layer, x: Any, bins: int) -> Picture:
     """See `nnx.plot.activations`."""
+    is_layer("activations", model)
     whole("activations", "bins", bins)
     seen = _seen(model, x)
     picture, axes = grid(min(len(seen), MOST), (3.0, 2.3), 4)
@@ -70,5 +71,5 @@ def _on_backend_of(model: Layer, x: Any) -> Tensor:
 def _figures(values: HostArray, finite: HostArray) -> str:
     if finite.size < values.size:
         return f"{values.size - finite.size:,} of {values.size:,} not finite"
-    zeros = f", {np.mean(values == 0):.0%} zeros" if (values == 0).any() else ""
+    zeros = f", {100 * np.mean(values == 0):.0f} % zeros" if (values == 0).any() else ""
     return f"mean {values.mean():.3g}, sd {values.std():.3g}{zeros}"

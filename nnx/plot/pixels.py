@@ -14,7 +14,7 @@ from ..data.dataset import HostArray
 from ..errors import OptionError, ShapeError
 from ..layers import Layer
 from ..train import predict
-from .figures import Picture, grid, host, whole
+from .figures import Picture, grid, host, is_layer, whole
 
 Shape = tuple[int, int]
 
@@ -23,6 +23,7 @@ def mistakes(
     model: Layer, images: Any, count: int, shape: Shape | None, classes: Sequence[str] | None
 ) -> Picture:
     """See `nnx.plot.mistakes`."""
+    is_layer("mistakes", model)
     whole("mistakes", "count", count)
     x, t, shape = _images(images, shape)
     y = to_numpy(predict(model, x))
@@ -90,12 +91,13 @@ def _shape(what: str, size: int, shape: Shape | None) -> Shape:
             f"{what}: a row of {size} numbers is no square image; if it is an image, give "
             f"image_shape=(height, width)"
         )
-    if len(shape) != 2 or math.prod(shape) != size:
+    given = tuple(shape) if isinstance(shape, (tuple, list)) else ()
+    if len(given) != 2 or not all(isinstance(n, int) for n in given) or math.prod(given) != size:
         raise ShapeError(
-            f"{what}: a row has {size} numbers, image_shape={tuple(shape)} has "
-            f"{math.prod(shape)}; expected (height, width) of {size} numbers"
+            f"{what}: a row has {size} numbers, image_shape is {shape!r}; expected (height, width) "
+            f"whose product is {size}"
         )
-    return shape
+    return given
 
 
 def _judged(y: HostArray, t: HostArray) -> tuple[HostArray, HostArray]:
@@ -113,6 +115,7 @@ def _judged(y: HostArray, t: HostArray) -> tuple[HostArray, HostArray]:
 
 def weights(model: Layer, count: int, shape: Shape | None) -> Picture:
     """See `nnx.plot.weights`."""
+    is_layer("weights", model)
     whole("weights", "count", count)
     name, W = next(((n, p) for n, p in model.named_parameters() if p.ndim == 2), ("", None))
     if W is None:

@@ -107,7 +107,9 @@ def confusion(counts: Any, classes: Sequence[str] | None) -> Picture:
     ax.set_xlabel("taken for")
     ax.set_ylabel("class")
     total, correct = int(table.sum()), int(table.trace())
-    ax.set_title(f"{total - correct:,} of {total:,} wrong: {1 - correct / max(total, 1):.2%}")
+    ax.set_title(
+        f"{total - correct:,} of {total:,} wrong: {100 * (total - correct) / max(total, 1):.2f} %"
+    )
     _ticks(ax, n, classes)
     if n <= WRITTEN:
         _write(ax, table, parts, right)
