@@ -10,6 +10,7 @@ from training import digits, network
 
 import nnx
 from nnx import cli, plot
+from nnx import layers as L
 from nnx.cli import pictures
 from nnx.train.folder import PICTURES
 
@@ -58,6 +59,21 @@ def test_data_that_are_not_images(tmp_path: Path) -> None:
     assert run.evaluation is not None
     assert pictures.write(run, rows, run.evaluation, tmp_path) == [
         "pictures: curves.png, confusion.png, activations.png",
-        "no mistakes.png, weights.png: rows does not hold images",
+        "no mistakes.png: rows does not hold images",
+        "no weights.png: rows does not hold images",
     ]
     assert drawn(tmp_path) == {"curves.png", "confusion.png", "activations.png"}
+
+
+def test_a_picture_that_cannot_be_made_stops_no_other(tmp_path: Path) -> None:
+    """A data set whose image_shape is not that of its rows."""
+    net = L.Sequential(L.Linear(64, 3), L.Linear(3, 10))
+    run = nnx.Trainer(net, nnx.optim.Adam(net.parameters()))
+    run.fit(digits(), digits("test"), epochs=1)
+    data = nnx.data.load("digits", split="test")
+    odd = nnx.data.ArrayDataset(data.x, data.t, 10, image_shape=(8, 4))
+    assert run.evaluation is not None
+    said = pictures.write(run, odd, run.evaluation, tmp_path)
+    assert said[0] == "pictures: curves.png, confusion.png, activations.png"
+    assert said[1].startswith("no mistakes.png: mistakes: a row has 64 numbers")
+    assert said[2].startswith("no weights.png: weights: a row has 64 numbers")

@@ -121,7 +121,7 @@ def test_mistakes() -> None:
     x[0, 1] = x[2, 0] = 1.0  # taken for 1 and 0
     x[1, 2], x[3, 2] = 5.0, 9.0  # for 2, surely; the last rightly
     figure = plot.mistakes(Echo(), (x, np.array([0, 0, 1, 2])), image_shape=(2, 3))
-    assert title(figure) == "3 of 4 wrong"
+    assert title(figure) == "3 of 4 wrong\nclass \u2192 taken for"
     e = np.exp([1.0, 5.0]) / (np.exp([1.0, 5.0]) + 2)
     assert [ax.get_title() for ax in figure.axes] == [
         f"0 \u2192 2  {100 * e[1]:.0f} %", f"0 \u2192 1  {100 * e[0]:.0f} %",
@@ -131,7 +131,7 @@ def test_mistakes() -> None:
     figure = plot.mistakes(
         Echo(), (nnx.asarray(x), [0, 0, 1, 2]), count=1, image_shape=(2, 3), classes="abc"
     )
-    assert title(figure) == "3 of 4 wrong; the surest 1"
+    assert title(figure) == "3 of 4 wrong; the surest 1\nclass \u2192 taken for"
     assert [ax.get_title() for ax in figure.axes] == [f"a\n\u2192 c  {100 * e[1]:.0f} %"]
 
 
@@ -151,6 +151,18 @@ def test_no_mistakes_and_images_that_are_not_flat() -> None:
     assert figure.axes[0].images[0].get_array().shape == (1, 3)
 
 
+def test_mistakes_in_colour() -> None:
+    x = np.zeros((1, 3, 2, 2), "float32")
+    x[0, 0, 0, 1], x[0, 2, 1, 1] = 1, -1
+    model = L.Sequential(L.Flatten(), Echo())
+    for given, shape in ((x, None), (x.reshape(1, 12), (3, 2, 2))):
+        figure = plot.mistakes(model, (given, np.array([0])), image_shape=shape)
+        image = figure.axes[0].images[0].get_array()
+        assert image.tolist() == [[[0.5, 0.5, 0.5], [1, 0.5, 0.5]], [[0.5] * 3, [0.5, 0.5, 0]]]
+    figure = plot.mistakes(model, (x[:, :1], np.array([0])))
+    assert figure.axes[0].images[0].get_array().tolist() == [[0, 1], [0, 0]]
+
+
 def test_mistakes_of_other_things() -> None:
     x, t = np.zeros((2, 6), "float32"), np.array([0, 1])
     assert refused(plot.mistakes, Echo(), (x, t)) == (
@@ -158,8 +170,8 @@ def test_mistakes_of_other_things() -> None:
         "image_shape=(height, width)"
     )
     assert (
-        "a row has 6 numbers, image_shape is (2, 2); expected (height, width) whose product is 6"
-        in refused(plot.mistakes, Echo(), (x, t), image_shape=(2, 2))
+        "a row has 6 numbers, image_shape is (2, 2); expected (height, width) or (1 or 3, height, "
+        "width) whose product is 6" in refused(plot.mistakes, Echo(), (x, t), image_shape=(2, 2))
     )
     given = (x, t + 2)
     assert "the model gives (2, 3) for class ids up to 3, expected (N, C) scores" in refused(
@@ -187,16 +199,41 @@ def test_weights() -> None:
     assert [ax.get_title() for ax in drawn(figure)] == ["2", "0", "1"]
     assert title(figure) == "0.W: 3 units, largest norm first"
     image = drawn(figure)[0].images[0]
-    assert image.get_array().tolist() == [[2, 0], [0, -3]] and image.get_clim() == (-3, 3)
+    assert image.get_array().tolist() == [[2, 0], [0, -3]]
+    low, high = image.get_clim()
+    assert low == -high and 2.9 < high <= 3
     assert len(figure.axes) == 4 and figure.axes[3].get_ylabel() == "weight"
     figure = plot.weights(model, count=1, image_shape=(1, 4))
     assert title(figure) == "0.W: 1 of 3 units, largest norm first"
     assert drawn(figure)[0].images[0].get_array().shape == (1, 4)
 
 
+class Kernels(L.Layer):
+    """A weight (out, in, height, width), as convolutions have."""
+
+    def __init__(self, W: Any) -> None:
+        self.b, self.W = nnx.Parameter(np.zeros(2, "float32")), nnx.Parameter(W)
+
+
+def test_weights_of_a_convolution() -> None:
+    W = np.zeros((2, 3, 1, 2), "float32")
+    W[1, 0, 0, 1], W[1, 2, 0, 0] = 4, -8
+    figure = plot.weights(Kernels(W))
+    assert [ax.get_title() for ax in figure.axes] == ["1", "0"], "no colour bar"
+    pixels = figure.axes[0].images[0].get_array()
+    assert pixels[0, 0].tolist() == [0.5, 0.5, 0] and pixels[0, 1, 0] == pytest.approx(0.75, 0.02)
+    figure = plot.weights(Kernels(W[:, :1]))
+    assert drawn(figure)[0].images[0].get_array().tolist() == [[0, 4]] and len(figure.axes) == 3
+    assert "image_shape is (2, 1, 2); expected (height, width) or (1 or 3," in refused(
+        plot.weights, Kernels(W[:, :2])
+    )
+    assert "its parameters: b (2,), W (2, 3, 2)" in refused(plot.weights, Kernels(W[:, :, 0]))
+
+
 def test_weights_of_other_things() -> None:
-    assert "Relu has no weight of shape (in, out), as L.Linear(784, 100) has" in refused(
-        plot.weights, L.Relu()
+    assert (
+        "Relu has no first weight of shape (in, out), as L.Linear(784, 100) has, or (out, in"
+        in refused(plot.weights, L.Relu())
     )
     assert "a row of 3 numbers is no square image" in refused(plot.weights, L.Linear(3, 2))
     for image_shape in (4, (4,), (2.0, 2.0)):

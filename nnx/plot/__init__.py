@@ -68,14 +68,16 @@ def mistakes(
     path: Path | None = None,
     *,
     count: int = 25,
-    image_shape: tuple[int, int] | None = None,
+    image_shape: tuple[int, ...] | None = None,
     classes: Sequence[str] | None = None,
 ) -> Figure:
     """The images that the model gets wrong, those first of which it is surest.
 
-    images        an ArrayDataset, or x and class ids t (N,). x is (N, height, width), or flat
+    images        an ArrayDataset, or x and class ids t (N,). x is (N, height, width),
+                  (N, channels, height, width) of 1 or 3 channels, or flat
     count         how many to draw at most
-    image_shape   (height, width) of a flat image; a data set of images knows its own, else a square
+    image_shape   (height, width) or (channels, height, width) of a flat image; a data set of images
+                  knows its own, else a square
     classes       names of the classes; numbers by default
 
     Above each stand its class, what it was taken for, and the probability that the model gave to
@@ -94,15 +96,18 @@ def weights(
     path: Path | None = None,
     *,
     count: int = 64,
-    image_shape: tuple[int, int] | None = None,
+    image_shape: tuple[int, ...] | None = None,
 ) -> Figure:
     """The weights of the first layer, as an image for each of its units: red is for, blue against.
 
-    count         how many units to draw at most: those whose weights have the largest norm
-    image_shape   (height, width) of an input; a square where it is left out
+    Weights of three channels are in their colours, of which grey is 0.
 
-    Raises OptionError for a model without a weight (in, out), ShapeError where `in` is no such
-    image.
+    count         how many units to draw at most: those whose weights have the largest norm
+    image_shape   (height, width) or (3, height, width) of an input of a linear layer; a square
+                  where it is left out
+
+    Raises OptionError for a model whose first weight is neither (in, out) nor (out, in, height,
+    width), ShapeError where `in` is no such image.
     """
     check("weights", path)
     from .pixels import weights

@@ -30,6 +30,7 @@ def activations(model: Layer, x: Any, bins: int) -> Picture:
         ax.set_yscale("log")
         ax.set_title(f"{name}\n{_figures(values, finite)}", fontsize=8)
         ax.tick_params(labelsize=7)
+        ax.set_xlabel("value", fontsize=8)
     for ax in axes[::4]:
         ax.set_ylabel("entries", fontsize=8)
     if len(seen) > MOST:

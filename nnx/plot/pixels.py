@@ -16,7 +16,8 @@ from ..layers import Layer
 from ..train import predict
 from .figures import Picture, grid, host, is_layer, whole
 
-Shape = tuple[int, int]
+Shape = tuple[int, ...]
+FRONTS = ((), (1,), (3,))  # what may stand before (height, width): grey, or red, green and blue
 
 
 def mistakes(
@@ -45,9 +46,10 @@ def mistakes(
     columns = max(4, math.ceil(math.sqrt(len(first))))
     high = cell + 0.2 * titles[0].count("\n") + 0.2
     picture, axes = grid(len(first), (cell, high), columns, "compressed")
-    picture.suptitle(title + (f"; the surest {len(first)}" if len(first) < len(wrong) else ""))
+    few = f"; the surest {len(first)}" if len(first) < len(wrong) else ""
+    picture.suptitle(f"{title}{few}\nclass \u2192 taken for", fontsize=11)
     for ax, i, each in zip(axes, first, titles, strict=True):
-        ax.imshow(x[i].reshape(shape), cmap="gray_r")
+        ax.imshow(_image(x[i].reshape(shape)), cmap="gray_r")
         ax.set_title(each, fontsize=9)
         ax.set_axis_off()
     return picture
@@ -61,7 +63,7 @@ def _title(actual: int, taken: int, sure: float, classes: Sequence[str] | None) 
 
 
 def _images(images: Any, shape: Shape | None) -> tuple[HostArray, HostArray, Shape]:
-    """x, class ids, and (height, width)."""
+    """x, class ids, and (height, width) or (channels, height, width)."""
     if isinstance(images, ArrayDataset):
         x, t, shape = images.x, images.t, shape or images.image_shape
     elif isinstance(images, (tuple, list)) and len(images) == 2:
@@ -76,13 +78,13 @@ def _images(images: Any, shape: Shape | None) -> tuple[HostArray, HostArray, Sha
             f"mistakes: x has shape {x.shape} and t {t.shape}, {t.dtype}; expected at least one "
             f"image, and class ids (N,)"
         )
-    if shape is None and x.ndim == 3:
-        shape = (x.shape[1], x.shape[2])
+    if shape is None and x.ndim in (3, 4):
+        shape = x.shape[1:]
     return x, t, _shape("mistakes", math.prod(x.shape[1:]), shape)
 
 
 def _shape(what: str, size: int, shape: Shape | None) -> Shape:
-    """(height, width) of `size` numbers: as given, or a square."""
+    """That of an image of `size` numbers: as given, or a square."""
     side = math.isqrt(size)
     if shape is None and side * side == size and side > 1:
         return side, side
@@ -92,12 +94,21 @@ def _shape(what: str, size: int, shape: Shape | None) -> Shape:
             f"image_shape=(height, width)"
         )
     given = tuple(shape) if isinstance(shape, (tuple, list)) else ()
-    if len(given) != 2 or not all(isinstance(n, int) for n in given) or math.prod(given) != size:
+    fits = all(isinstance(n, int) for n in given) and math.prod(given) == size
+    if len(given) not in (2, 3) or given[:-2] not in FRONTS or not fits:
         raise ShapeError(
             f"{what}: a row has {size} numbers, image_shape is {shape!r}; expected (height, width) "
-            f"whose product is {size}"
+            f"or (1 or 3, height, width) whose product is {size}"
         )
     return given
+
+
+def _image(pixels: HostArray) -> HostArray:
+    """(height, width), or (height, width, 3) from 0 to 1, of (height, width) or (channels, ...)."""
+    if pixels.ndim == 2 or len(pixels) == 1:
+        return pixels.reshape(pixels.shape[-2:])
+    low, high = min(0.0, float(pixels.min())), max(1.0, float(pixels.max()))
+    return np.moveaxis((pixels - low) / (high - low), 0, -1)
 
 
 def _judged(y: HostArray, t: HostArray) -> tuple[HostArray, HostArray]:
@@ -117,27 +128,37 @@ def weights(model: Layer, count: int, shape: Shape | None) -> Picture:
     """See `nnx.plot.weights`."""
     is_layer("weights", model)
     whole("weights", "count", count)
-    name, W = next(((n, p) for n, p in model.named_parameters() if p.ndim == 2), ("", None))
-    if W is None:
+    name, W = next(((n, p) for n, p in model.named_parameters() if p.ndim > 1), ("", None))
+    if W is None or W.ndim not in (2, 4):
         raise OptionError(
-            f"weights: {type(model).__name__} has no weight of shape (in, out), as L.Linear(784, "
-            f"100) has; its parameters: {', '.join(n for n, _ in model.named_parameters()) or '-'}"
+            f"weights: {type(model).__name__} has no first weight of shape (in, out), as "
+            f"L.Linear(784, 100) has, or (out, in, height, width); its parameters: "
+            f"{', '.join(f'{n} {p.shape}' for n, p in model.named_parameters()) or '-'}"
         )
     data = to_numpy(W.data)
-    units = np.argsort(-np.linalg.norm(data, axis=0), kind="stable")[:count]
-    shape = _shape("weights", len(data), shape)
-    largest = float(np.abs(data[:, units]).max()) or 1.0
+    if W.ndim == 2:
+        data = data.T.reshape(-1, *_shape("weights", len(data), shape))
+    else:
+        _shape("weights", math.prod(data.shape[1:]), data.shape[1:])
+    norms = np.linalg.norm(data.reshape(len(data), -1), axis=1)
+    units = np.argsort(-norms, kind="stable")[:count]
+    largest = float(np.quantile(np.abs(data[units]), 0.999)) or 1.0  # a few would hide the others
     columns = max(4, math.ceil(math.sqrt(len(units))))
     picture, axes = grid(len(units), (1.0, 0.97), columns, "compressed")
     shown: Any = None
     for ax, unit in zip(axes, units, strict=True):
-        shown = ax.imshow(data[:, unit].reshape(shape), cmap="RdBu_r", vmin=-largest, vmax=largest)
+        shown = ax.imshow(_signed(data[unit], largest), cmap="RdBu_r", vmin=-largest, vmax=largest)
         ax.set_title(str(unit), fontsize=7, pad=2)
         ax.set_axis_off()
-    picture.colorbar(shown, ax=axes, shrink=0.6, label="weight")
-    few = len(units) < data.shape[1]
-    picture.suptitle(
-        f"{name}: {len(units)} of {data.shape[1]} units, largest norm first" if few
-        else f"{name}: {len(units)} units, largest norm first"
-    )  # fmt: skip
+    if shown.get_array().ndim == 2:
+        picture.colorbar(shown, ax=axes, shrink=0.6, label="weight", extend="both")
+    few = f"{len(units)} of {len(data)} units" if len(units) < len(data) else f"{len(data)} units"
+    picture.suptitle(f"{name}: {few}, largest norm first")
     return picture
+
+
+def _signed(weight: HostArray, largest: float) -> HostArray:
+    """As it is, for a map of colours; three channels as colours, of which grey is 0."""
+    return _image(
+        weight if weight.shape[:-2] != (3,) else np.clip(weight / largest, -1, 1) / 2 + 0.5
+    )
