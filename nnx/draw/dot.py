@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 from ..errors import PackageError
-from .graph import Box, Graph, Value, spread
+from .graph import Box, Graph, Value
 from .svg import BACKWARD, FILLS, plain, round_
 
 SECONDS = 60
@@ -22,7 +22,6 @@ HEAD = """digraph {
 
 def dot(graph: Graph) -> str:
     """The graph in Graphviz's language: an arrow's label is a node in its middle."""
-    graph = spread(graph)
     lines = [f"    b{i} [{_box(box)}];" for i, box in enumerate(graph.boxes)]
     lines.append(
         f'    end [shape=plaintext, margin="0.08,0.05", label=<<B>{_plain(graph.end.name)}</B>>];'

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field, replace
-
-OFTEN = 4  # a leaf that is used more often has a box for each use
+from dataclasses import dataclass, field
 
 SYMBOLS = {
     "add": "+", "subtract": "\u2212", "multiply": "\u00d7", "divide": "\u00f7", "matmul": "@",
@@ -50,7 +47,10 @@ class Arrow:
 
 @dataclass
 class Graph:
-    """The boxes in the order of evaluation, the arrows, the result's box and output, remarks."""
+    """The boxes in the order of evaluation, the arrows, the result's box and output, remarks.
+
+    A leaf that is used often is in it several times, so that no arrow runs through the whole.
+    """
 
     boxes: list[Box] = field(default_factory=list)
     arrows: list[Arrow] = field(default_factory=list)
@@ -63,29 +63,3 @@ class Graph:
 
     def value(self, source: int, output: int) -> Value:
         return self.boxes[source].values[output]
-
-
-def spread(graph: Graph) -> Graph:
-    """The graph with a box for each use of a leaf that is used often, as a recurrent network's
-    weights are: its arrows would run through the whole picture.
-    """
-    uses = Counter(a.source for a in graph.arrows)
-    many = {i for i, box in enumerate(graph.boxes) if box.kind != "call" and uses[i] > OFTEN}
-    boxes, arrows, places = list[Box](), list[Arrow](), dict[int, int]()
-    waiting = iter(graph.arrows)
-    arrow = next(waiting, None)
-    for i, box in enumerate(graph.boxes):
-        mine = []
-        while arrow is not None and arrow.target == i:
-            if arrow.source in many:
-                boxes.append(graph.boxes[arrow.source])
-                mine.append(replace(arrow, source=len(boxes) - 1))
-            else:
-                mine.append(replace(arrow, source=places[arrow.source]))
-            arrow = next(waiting, None)
-        if i not in many:
-            places[i] = len(boxes)
-            boxes.append(box)
-            arrows += [replace(a, target=places[i]) for a in mine]
-    result = (places[graph.result[0]], graph.result[1])
-    return Graph(boxes, arrows, result, graph.notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from html import escape
 
-from .graph import Arrow, Box, Graph, Value, spread
+from .graph import Arrow, Box, Graph, Value
 from .layout import Part, Size, layout
 
 FORWARD, BACKWARD = "#1a1a1a", "#c2410c"  # also told apart by where they stand
@@ -19,7 +19,6 @@ HEAD = 7.0  # the length of an arrow's head
 
 def svg(graph: Graph) -> str:
     """The picture as a document of its own."""
-    graph = spread(graph)
     end = len(graph.boxes)
     last = Arrow(*graph.result, end, graph.end.gradient)
     arrows = [*graph.arrows, last]

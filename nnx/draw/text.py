@@ -8,7 +8,7 @@ from .graph import Graph
 def text(graph: Graph) -> str:
     """A line for each value: its name, the call that gave it, what it is, its gradient."""
     rows = [("name", "call", "value", "gradient")]
-    for box in graph.boxes:
+    for box in {id(box): box for box in graph.boxes}.values():
         for i, value in enumerate(box.values if box.kind != "number" else ()):
             call = "(left out)" if box.kind == "cut" else box.call
             rows.append((value.name, call if i == 0 else "", " ".join(value.about), value.gradient))

@@ -14,6 +14,7 @@ from .graph import SYMBOLS, Arrow, Box, Graph, Value
 from .known import UNKNOWN, Key, argument, known, outputs
 from .names import Names
 
+OFTEN = 4  # a leaf that is used more often has a box for each use
 FREED = (
     "Gradients inside are not known: backward() has freed what derivatives read. Those of leaves "
     "are their .grad. Draw before backward(), or call backward(retain_graph=True)."
@@ -47,6 +48,7 @@ class _Tracer:
         self.uses, self.gradients = of_edges(root, dout, calls, labels.gradient)
         self.values = known(calls[::-1], root)
         edges = [e for node in calls for e in node.edges if e is not None]
+        self.often = Counter(map(_key, edges))
         self.shapes = {_key(e): e[2] for e in edges}
         freed = any(node.kept is None for node in calls)
         changed = any(e[0]._version != e[3] for e in edges)
@@ -56,12 +58,11 @@ class _Tracer:
 
     def _take_grads(self, edges: list[Edge]) -> None:
         """What an earlier backward left in leaves, where none could be found."""
-        often = Counter(map(_key, edges))
         for e in edges:
             grad = e[0].grad if isinstance(e[0], Tensor) else None
             if grad is not None and _key(e) not in self.gradients:
                 self.gradients[_key(e)] = label = labels.gradient(grad)
-                if often[_key(e)] == 1:
+                if self.often[_key(e)] == 1:
                     self.uses[id(e)] = label
 
     def call(self, node: Node) -> None:
@@ -104,8 +105,10 @@ class _Tracer:
         """The box and the output that an edge comes from."""
         key, leaf = _key(edge), isinstance(edge[0], Tensor)
         if key in self.places:
-            place = self.places[key]
-            return place, edge[1] if self.graph.boxes[place].kind == "call" else 0
+            place, box = self.places[key], self.graph.boxes[self.places[key]]
+            if box.kind == "leaf" and self.often[key] > OFTEN:
+                place = self._box(box)
+            return place, edge[1] if box.kind == "call" else 0
         value = self._value(key, base if leaf else "cut")
         self.places[key] = self._box(
             Box("leaf", value.name, [value]) if leaf else Box("cut", "...", [value])
