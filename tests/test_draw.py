@@ -79,6 +79,13 @@ def test_numbers_and_arrays_that_take_no_gradient() -> None:
     assert drawn["x"][1:] == ["(2,) float32 [3, 4]", ""]
 
 
+def test_a_constant_has_a_box_for_each_use_and_one_line() -> None:
+    mask, x = nnx.asarray([1.0, 0.0]), nnx.Tensor(nnx.asarray([1.0, 2.0]), requires_grad=True)
+    drawn = nnx.draw(x * mask * mask, names={"mask": mask})
+    assert [box.symbol for box in drawn.graph.boxes].count("mask") == 2
+    assert str(drawn).count("\nmask ") == 1 and rows(drawn)["v2"][0] == "multiply(v1, mask)"
+
+
 def test_a_layer_with_its_parameters(backend: nnx.Backend) -> None:
     net = L.Sequential(L.Linear(3, 5), L.Relu(), L.Dropout(0.5), L.Linear(5, 2))
     x = np.arange(6.0, dtype="float32").reshape(2, 3)

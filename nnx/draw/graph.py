@@ -49,7 +49,8 @@ class Arrow:
 class Graph:
     """The boxes in the order of evaluation, the arrows, the result's box and output, remarks.
 
-    A leaf that is used often is in it several times, so that no arrow runs through the whole.
+    A leaf that is used often, and a constant used again, is in it several times, so that no arrow
+    runs through the whole.
     """
 
     boxes: list[Box] = field(default_factory=list)

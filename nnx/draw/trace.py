@@ -116,17 +116,16 @@ class _Tracer:
         return self.places[key], 0
 
     def _constant(self, data: Any, base: str) -> int:
-        """The box of an argument that takes no gradient: one for each array, one for each use of a
-        number.
-        """
+        """The box of an argument that takes no gradient, one for each use."""
         if data is UNKNOWN:
             return self._box(Box("number", "constant", [Value("?", ("?",))]))
         about = labels.value(data)
         if type(data) in NUMBERS:
             return self._box(Box("number", "constant", [Value(about[0], about)]))
-        if id(data) not in self.places:
-            name = self.names.of(id(data)) or self.names.new(base)
-            self.places[id(data)] = self._box(Box("constant", name, [Value(name, about)]))
+        if id(data) in self.places:
+            return self._box(self.graph.boxes[self.places[id(data)]])
+        name = self.names.of(id(data)) or self.names.new(base)
+        self.places[id(data)] = self._box(Box("constant", name, [Value(name, about)]))
         return self.places[id(data)]
 
     def _box(self, box: Box) -> int:
