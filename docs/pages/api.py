@@ -21,6 +21,7 @@ MODULES = {
     "nnx.data.transforms": "Transforms of images",
     "nnx.train": "Training",
     "nnx.metrics": "Metrics",
+    "nnx.plot": "Pictures of training",
     "nnx.errors": "Errors",
     "nnx.override": "Kernels of a backend",
 }

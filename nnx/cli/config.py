@@ -14,7 +14,7 @@ from ..train.folder import CONFIG
 from .options import parser
 
 NOT_KEPT = ("command", "overwrite", "resume")
-MAY_CHANGE = ("epochs", "backend", "threads", "eager", "save_every", "patience")
+MAY_CHANGE = ("epochs", "backend", "threads", "eager", "save_every", "patience", "plot")
 
 
 def make(a: argparse.Namespace, images: ArrayDataset) -> dict[str, Any]:

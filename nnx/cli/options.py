@@ -76,6 +76,9 @@ def _train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--eager", action="store_true", help="do not capture and replay the training step"
     )
+    train.add_argument(
+        "--plot", action="store_true", help="draw pictures into --out at the end (extra plot)"
+    )
     train.add_argument("--overwrite", action="store_true", help="replace an older run in --out")
 
 

@@ -17,13 +17,15 @@ from ..report import Bar, epoch_line, summary
 from ..threads import get_num_threads, set_num_threads
 from ..train import Trainer, build_model, build_optimizer
 from ..train.folder import FILES
-from . import config
+from . import config, pictures
 
 
 def train(a: argparse.Namespace) -> int:
     """Everything that can be refused is refused before the first line is printed."""
     if a.resume is not None:
         a = config.resumed(a)
+    if a.plot:
+        pictures.check(a)
     with use_backend(a.backend), _threads(a):
         images, held_out = datasets(a)
         random.seed(a.seed)
@@ -89,9 +91,12 @@ def _fit(
         print(f"stopped: {trainer.stopped}")
     count = trainer.epoch - done
     print(f"{count} epoch{'s' if count != 1 else ''} in {time.perf_counter() - start:.1f} s")
-    print("\n".join(summary(trainer.evaluation or trainer.evaluate(tests))))
+    result = trainer.evaluation or trainer.evaluate(tests)
+    print("\n".join(summary(result)))
     if trainer.folder is not None:
         print(f"saved to {trainer.folder.path}: {', '.join(FILES)}")
+        if a.plot:
+            print("\n".join(pictures.write(trainer, held_out, result, trainer.folder.path)))
     return 0
 
 
