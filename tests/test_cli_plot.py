@@ -66,12 +66,12 @@ def test_data_that_are_not_images(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_cannot_be_made_stops_no_other(tmp_path: Path) -> None:
-    """A data set whose image_shape is not that of its rows."""
+    """A data set whose image_shape was set to what is not that of its rows."""
     net = L.Sequential(L.Linear(64, 3), L.Linear(3, 10))
     run = nnx.Trainer(net, nnx.optim.Adam(net.parameters()))
     run.fit(digits(), digits("test"), epochs=1)
-    data = nnx.data.load("digits", split="test")
-    odd = nnx.data.ArrayDataset(data.x, data.t, 10, image_shape=(8, 4))
+    odd = nnx.data.load("digits", split="test")
+    odd.image_shape = (8, 4)
     assert run.evaluation is not None
     said = pictures.write(run, odd, run.evaluation, tmp_path)
     assert said[0] == "pictures: curves.png, confusion.png, activations.png"
