@@ -330,3 +330,47 @@ def test_a_run_that_stops_within_an_epoch_goes_on_with_the_same_images(
     taken_up.fit(warped(prefetch=not prefetch), epochs=3)
     for p, q in zip(whole.model.parameters(), taken_up.model.parameters(), strict=True):
         assert np.array_equal(p.data, q.data)
+
+
+RUN = """
+import os, signal, sys
+import nnx
+from nnx.data import DataLoader, load
+from nnx.data.transforms import Compose, Elastic, Shift
+
+folder, steps, prefetch = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
+nnx.seed(0)
+model = nnx.layers.Sequential(
+    nnx.layers.Linear(64, 20), nnx.layers.Relu(), nnx.layers.Dropout(0.2), nnx.layers.Linear(20, 10)
+)
+
+def die(run):
+    if run.step - began == steps:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+optimizer = nnx.optim.Adam(model.parameters())
+run = nnx.Trainer(model, optimizer, folder=folder, save_every=4, on_step=[die])
+run.resume(missing_ok=True)
+began = run.step
+warp = Compose(Elastic(6, 2), Shift(1))
+options = {"shuffle": True, "seed": 3, "transform": warp, "prefetch": prefetch}
+run.fit(DataLoader(load("digits"), 100, **options), epochs=3)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path) -> None:
+    """By `kill -9`, again and again, with a batch on its way; against a run without prefetch."""
+
+    def run(folder: str, steps: int, prefetch: bool) -> int:
+        arguments = [str(tmp_path / folder), str(steps), str(prefetch)]
+        return subprocess.run([sys.executable, "-c", RUN, *arguments], check=False).returncode
+
+    assert run("whole", 0, False) == 0
+    deaths = 0
+    while (code := run("killed", 17, True)) == -signal.SIGKILL:
+        deaths += 1
+    assert (code, deaths) == (0, 2)
+    names = ("model.safetensors", "best.safetensors")
+    for name in names:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()

@@ -49,7 +49,7 @@ def _held_out(
     a: argparse.Namespace, run: argparse.Namespace, form: dict[str, Any]
 ) -> data.ArrayDataset:
     """The run's held-out part; all of a file that is not the run's."""
-    if a.data is None or not a.data.endswith(FILES):
+    if a.data is None or not a.data.lower().endswith(FILES):
         return datasets(run)[1]
     classes = form.get("class_names") or form["classes"]
     whole = data.load(a.data, a.data_dir, split="all", classes=classes)

@@ -19,7 +19,9 @@ FEW = 1000  # class ids below this are believed whatever the number of rows
 
 def from_file(path: str, split: str, classes: int | Sequence[str] | None = None) -> ArrayDataset:
     """What `load` says of a path."""
-    whole = _npz(path, classes) if path.endswith(".npz") else read_csv(path, classes=classes)
+    whole = (
+        _npz(path, classes) if path.lower().endswith(".npz") else read_csv(path, classes=classes)
+    )
     if not len(whole):
         raise DataError(f"{path} has no rows, expected at least two")
     if whole.classes is None and whole.t.ndim == 1 and whole.t.dtype.kind == "i":

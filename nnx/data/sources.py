@@ -53,7 +53,7 @@ def load(
     for files that are missing, damaged or of other images, or cannot be downloaded.
     """
     name = os.fspath(name)
-    path = name not in NAMES and name.endswith(FILES)
+    path = name not in NAMES and name.lower().endswith(FILES)
     if not path and name not in NAMES:
         raise OptionError(
             f"load({name!r}): expected one of {', '.join(map(repr, NAMES))}, or the path of a "
