@@ -101,6 +101,14 @@ class Backend:
         """
         return None
 
+    def part(self, buffer: Array, start: int, stop: int, shape: tuple[int, ...]) -> Array:
+        """Entries start..stop of such a buffer in that shape, as a view.
+
+        Where views keep the array alive that they were taken of, views of this one should keep it:
+        a gradient is not overwritten while somebody holds it, or a view of it.
+        """
+        return self.xp.reshape(buffer[start:stop], shape)
+
     def result(self, y: Array) -> Array:
         """A kernel's result as an array: libraries that return scalars for 0-d wrap them here."""
         return y

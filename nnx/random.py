@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from .backend import recording
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -15,7 +17,13 @@ _scoped: ContextVar[np.random.Generator | None] = ContextVar("nnx_generator", de
 
 
 def seed(n: int) -> None:
-    """Start the random numbers anew: the same seed gives the same weights on every backend."""
+    """Start the random numbers anew: the same seed gives the same weights on every backend.
+
+    Raises CaptureError in a function that `nnx.capture` records.
+    """
+    recorder = recording()
+    if recorder is not None:
+        recorder.refuse_seeding()
     host = generator()
     host.bit_generator.state = type(host.bit_generator)(n).state
 

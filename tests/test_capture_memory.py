@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +15,8 @@ from samples import SAMPLES
 import nnx
 from nnx import optim
 from nnx.capture import capture
+from nnx.capture.schedule import Schedule
+from nnx.op import op
 
 BACKENDS = [name for name in ("numpy", "numba") if nnx.backends()[name].available]
 CASES = [case for cases in SAMPLES.values() for case in cases]
@@ -163,3 +167,87 @@ def test_large_arguments_need_no_memory_of_the_plans() -> None:
     step, _ = results(lambda x: nnx.exp(nnx.Tensor(x)), x, times=3)
     report = step.plan()
     assert report.input_bytes == 0 and report.eager_bytes == x.nbytes
+
+
+CONSTANTS: dict[str, Callable[[], Any]] = {
+    "literal": lambda: nnx.asarray([float(i) for i in range(3000)]),
+    "namespace": lambda: nnx.get_backend().xp.eye(64, dtype=np.float32),
+}
+
+
+@pytest.mark.parametrize("constant", CONSTANTS.values(), ids=CONSTANTS)
+def test_constants_that_are_returned(constant: Callable[[], Any]) -> None:
+    step, found = results(lambda x: (constant(), nnx.sum(nnx.Tensor(x))), np.ones(4))
+    for i, (made, _) in enumerate(found):
+        assert np.array_equal(made, constant())
+        made[...] = i  # the caller's own
+    assert "1 plan>" in repr(step)
+
+
+def test_a_result_that_is_its_own_cotangent() -> None:
+    """An argument that is given twice is not lent for the result."""
+    W = nnx.Parameter(np.arange(48, dtype=np.float32).reshape(8, 6) / 50)
+
+    def f(x: Any) -> Any:
+        W.grad = None
+        y = nnx.softmax(nnx.Tensor(x) @ W)
+        y.backward(y.detach())
+        return W.grad
+
+    step, rng = capture(f), np.random.default_rng(0)
+    for _ in range(5):
+        x = rng.standard_normal((16, 8)).astype(np.float32)
+        replayed = step(x)
+        assert np.array_equal(replayed, f(x))
+
+
+def test_a_plan_that_is_dropped_frees_its_arrays_at_once() -> None:
+    step = capture(lambda x: nnx.exp(nnx.Tensor(x)) * 2.0, max_plans=1)
+    for _ in range(3):
+        step(np.ones(100))
+    run = weakref.ref(step._latest.run)  # type: ignore[union-attr]
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):
+            step(np.ones(50))
+        assert run() is None
+    finally:
+        gc.enable()
+
+
+def is_(values: Any) -> None: ...
+
+
+def f(values: Any) -> None: ...
+
+
+def args(values: Any) -> None: ...
+
+
+@pytest.mark.parametrize("check", [lambda values: None, is_, f, args], ids=lambda f: f.__name__)
+def test_names_in_the_code(check: Any) -> None:
+    """Functions may be called anything; among the names are those of a loop over many calls."""
+
+    @op
+    def checked(xp: Any, x: Any) -> Any:
+        for _ in range(80):
+            x = x * 1.01
+        return x
+
+    @checked.check
+    def _(backend: Any, x: Any) -> Any:
+        return check, x
+
+    step = capture(lambda x: checked(x))
+    for i in range(4):
+        x = np.full(10_000, i / 7)  # read where it lies, by a line of its own
+        assert np.array_equal(step(x), checked(x))
+    assert "for f, args, attrs in calls" in step.plan().code
+
+
+def test_spans_of_arrays_that_are_gone_are_not_taken_for_others() -> None:
+    step, _ = results(lambda x: nnx.exp(x), np.ones(4), times=2)
+    schedule = Schedule(step._latest.recording, set())  # type: ignore[union-attr]
+    a = np.zeros(100)
+    assert len({schedule._span(a[i:]) for i in range(100)}) == 100

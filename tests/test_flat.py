@@ -160,6 +160,26 @@ def test_a_gradient_that_somebody_holds_is_not_overwritten() -> None:
     assert net[0].W.grad is net[0].W.slot
 
 
+@pytest.mark.parametrize(
+    "view",
+    [lambda g: g.T, lambda g: g[1:], lambda g: g.reshape(-1), lambda g: g.T[::2].view("i4")],
+)
+def test_a_gradient_is_not_overwritten_while_a_view_of_it_is_held(view: Any) -> None:
+    net, apart = network(), network()
+    keep = held(apart)
+    optim.SGD(net.parameters(), 0.1)
+    views: list[Any] = []
+    for x, t in batches(3):
+        for n in (net, apart):
+            backward(n, x, t)
+            views.append(view(n[0].W.grad))
+    for a, b in zip(views[::2], views[1::2], strict=True):
+        assert np.array_equal(a, b)
+    del views[:], a, b
+    backward(net, x, t)
+    assert net[0].W.grad is net[0].W.slot and keep
+
+
 def test_accumulation_adds_in_the_buffer() -> None:
     net, apart = network(), network()
     keep = held(apart)

@@ -14,6 +14,7 @@ import nnx
 from nnx import optim
 from nnx.backend import load_backend
 from nnx.capture import capture
+from nnx.op import op
 from nnx.override import Fusion, Overrides
 
 BACKENDS = [name for name in ("numpy", "numba") if nnx.backends()[name].available]
@@ -253,6 +254,44 @@ def test_a_gradient_that_is_read_between_clipping_and_update_keeps_them_apart() 
     (eager, _), (replayed, step) = make(lambda f: f), make(capture)
     assert all(map(np.array_equal, flat(eager), flat(replayed)))
     assert step.plan().fused == {"clip_and_sgd": 1}  # the reading call can come before or after
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh"])
+def test_layers_without_a_bias(name: str, activation: str) -> None:
+    W, V = (nnx.Parameter(np.full(s, 0.1, "f4")) for s in ((6, 5), (5, 3)))
+
+    def f(x: Any) -> Any:
+        W.grad = V.grad = None
+        h = getattr(nnx, activation)(nnx.affine(nnx.Tensor(x), W))
+        loss = nnx.sum(nnx.affine(h, V) ** 2)
+        loss.backward()
+        return loss, W.grad, V.grad
+
+    with nnx.use_backend(name):
+        step, rng = capture(f), np.random.default_rng(0)
+        for _ in range(5):
+            x = floats(rng, 4, 6)
+            assert all(map(np.array_equal, flat(step(x)), flat(f(x))))
+
+
+@op
+def wide_sum(xp: Any, x: Any) -> Any:
+    return xp.sum(x, axis=1, dtype=xp.float64)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("f", [lambda x: nnx.sum(0.5 * nnx.Tensor(x), axis=1), wide_sum])
+def test_what_a_fusion_does_not_know_it_leaves(name: str, f: Any) -> None:
+    """A Python number where it takes arrays, an option that it does not have."""
+    with nnx.use_backend(name):
+        step, rng = capture(f, fuse="fast"), np.random.default_rng(0)
+        for _ in range(4):
+            x = floats(rng, 4, 6)
+            (replayed,), (eager,) = flat(step(x)), flat(f(x))
+            assert replayed.dtype == eager.dtype
+            np.testing.assert_allclose(replayed, eager, rtol=1e-5)
+    assert "product_of_rows" not in step.plan().fused
 
 
 def test_an_unknown_way_to_fuse() -> None:

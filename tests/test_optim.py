@@ -253,3 +253,29 @@ def test_a_gradient_that_does_not_fit_changes_nothing(grad, error, message):
     with pytest.raises(error, match=message):
         opt.step()
     np.testing.assert_array_equal(mine[0].data, np.ones(2))
+
+
+def test_the_list_of_a_groups_parameters_may_change():
+    """Parameters of one shape: comparing them would compare their values."""
+    mine = [Parameter(np.full(3, i, "f4")) for i in range(4)]
+    other = [torch.nn.Parameter(torch.tensor(p.data.copy())) for p in mine]
+    a, b = optim.SGD(mine[:3], 0.1), torch.optim.SGD(other[:3], 0.1)
+    assert mine[0].flat is not None
+    for change in (
+        lambda g, ps: None,
+        lambda g, ps: None,
+        lambda g, ps: g["params"].append(ps[3]),
+        lambda g, ps: g["params"].pop(0),
+        lambda g, ps: g.update(params=[ps[0], ps[1], ps[3]]),
+        lambda g, ps: g["params"].reverse(),
+    ):
+        change(a.param_groups[0], mine)
+        change(b.param_groups[0], other)
+        for p, q in zip(mine, other, strict=True):
+            p.grad = None
+            p.take_gradient(np.ones(3, "f4"))  # into the buffer, where there is one
+            q.grad = torch.ones(3)
+        a.step()
+        b.step()
+        for p, q in zip(mine, other, strict=True):
+            np.testing.assert_array_equal(p.data, q.detach().numpy())

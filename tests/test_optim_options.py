@@ -181,6 +181,32 @@ def test_clip_leaves_out_what_step_leaves_out():
     assert float(optim.clip_grad_norm([one()], 1.0)) == 0
 
 
+@pytest.mark.parametrize("held", [(), (0,), (1, 3), (0, 1, 2, 3)])
+def test_the_norm_is_the_same_to_the_bit_wherever_gradients_lie(held):
+    shapes = [(300, 70), (70,), (70, 31), (31,)]
+
+    def clipped(packed, seed):
+        rng = np.random.default_rng(seed)
+        parameters = [Parameter(rng.standard_normal(s).astype("f4")) for s in shapes]
+        keep = None if packed else [p.data for p in parameters]
+        optim.SGD(parameters, 0.1)
+        assert all((p.flat is not None) == packed for p in parameters)
+        for i, p in enumerate(parameters):
+            g = rng.standard_normal(p.shape).astype("f4")
+            if packed and i not in held:
+                p.take_gradient(g)
+                assert p.grad is p.slot
+            else:
+                p.grad = g
+        norm = optim.clip_grad_norm((p for p in parameters), 0.5)
+        assert keep is None or len(keep) == 4
+        return [norm, *(p.grad for p in parameters)]
+
+    for seed in range(20):
+        for a, b in zip(clipped(True, seed), clipped(False, seed), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_clip_does_not_write_into_a_graph():
     p = Parameter(np.array([3.0, 4.0]))
     (p * p).sum().backward(create_graph=True)

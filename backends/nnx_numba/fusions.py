@@ -32,7 +32,9 @@ def _activation(op: Op[...], with_bias: Any, slope_sums: Any) -> None:
     """affine, bias and activation; the activation's slope with the gradient of the bias."""
 
     def bias_activation(run: Run, x: Array, W: Array, b: Array, z: Array) -> bool:
-        if x.ndim != 2 or not (plain(z) and plain(b) and b.dtype == z.dtype == x.dtype):
+        if b is None or x.ndim != 2 or not (plain(z) and plain(b)):
+            return False
+        if not b.dtype == z.dtype == x.dtype:
             return False
         run(dot_for(2 * x.shape[0] * W.size), x, W, z)
         run(with_bias, z, b)

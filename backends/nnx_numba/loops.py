@@ -223,9 +223,9 @@ def cross_entropy(x, ids, ignore_index, mean, losses, total, d):
         counts = k != ignore_index and 0 <= k < classes
         m = _row_max(x, i)
         s = _row_exp(x, i, m, d)
-        factor = scale / s if counts else scale * of(0)
+        factor = scale / s
         for j in range(classes):
-            d[i, j] *= factor
+            d[i, j] = d[i, j] * factor if counts else scale * of(0)
         losses[i] = 0
         if counts:
             d[i, k] -= scale

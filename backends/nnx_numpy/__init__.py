@@ -24,7 +24,7 @@ from . import (  # noqa: F401 - they fill the table
     pool,
     window,
 )
-from .memory import aligned
+from .memory import offset, owned
 from .table import overrides
 
 __all__ = ["NumpyBackend"]
@@ -62,7 +62,15 @@ class NumpyBackend(Backend):
         return np.zeros(shape, dtype)
 
     def buffer(self, size: int, dtype: Any) -> np.ndarray[Any, Any]:
-        return aligned(size * np.dtype(dtype).itemsize).view(dtype)
+        return owned(size, dtype)
+
+    def part(
+        self, buffer: np.ndarray[Any, Any], start: int, stop: int, shape: tuple[int, ...]
+    ) -> np.ndarray[Any, Any]:
+        memory: Any = buffer.base
+        at = offset(buffer, memory) + start * buffer.itemsize
+        made: np.ndarray[Any, Any] = memory.part(at, shape, buffer.dtype)
+        return made
 
     def result(self, y: Any) -> Any:
         return np.asarray(y) if isinstance(y, np.generic) else y

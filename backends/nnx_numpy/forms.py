@@ -16,6 +16,8 @@ OPERATORS: dict[Any, np.ufunc] = {
     operator.add: np.add, operator.sub: np.subtract, operator.mul: np.multiply,
     operator.truediv: np.true_divide, operator.floordiv: np.floor_divide, operator.mod: np.mod,
     operator.matmul: np.matmul, operator.and_: np.bitwise_and, operator.or_: np.bitwise_or,
+    operator.xor: np.bitwise_xor, operator.lshift: np.left_shift,
+    operator.rshift: np.right_shift, operator.pos: np.positive,
     operator.neg: np.negative, operator.abs: np.absolute, operator.invert: np.invert,
     operator.lt: np.less, operator.le: np.less_equal, operator.gt: np.greater,
     operator.ge: np.greater_equal, operator.eq: np.equal, operator.ne: np.not_equal,
@@ -28,6 +30,7 @@ FILLED: dict[Any, Callable[..., Any]] = {
     np.full: lambda shape, fill_value, **k: fill_value,
     np.full_like: lambda a, fill_value, **k: fill_value,
 }  # fmt: skip
+SHORT = (-1, 0, 0.5, 1, 2)  # exponents with short cuts
 CREATORS = (*FILLED, np.arange, np.eye, np.linspace)
 
 
@@ -65,8 +68,11 @@ def _getitem(out: Array, x: Array, index: Any) -> list[Run] | None:
 
 
 def _pow(out: Array, x: Any, y: Any) -> list[Run] | None:
-    """`x ** 2` has short cuts, which `x **= 2` has too and `np.power` has not on every version."""
-    if isinstance(x, np.ndarray) and isinstance(y, (int, float)) and _alike(x, out):
+    """`x ** 2` has short cuts, which `x **= 2` has too and `np.power` has not on every version.
+
+    Other powers are those of x where it lies: NumPy's loop over a contiguous copy rounds otherwise.
+    """
+    if isinstance(x, np.ndarray) and type(y) in (int, float) and y in SHORT and _alike(x, out):
         return [(np.copyto, (out, x), {}), (operator.ipow, (out, y), {})]
     scalar = any(isinstance(v, np.ndarray) and v.ndim == 0 for v in (x, y))
     return None if scalar else [(np.power, (x, y), {"out": out})]

@@ -30,7 +30,7 @@ def cross_entropy_with_gradient(
 @overrides.fusion((operator.mul, "a b -> c"), (np.sum, "c -> y"), exact=False)
 def product_of_rows(run, a, b, y, *, axis=None, keepdims=False):
     """Sums over the columns of a product, without the product."""
-    if a.ndim != 2 or axis not in (1, -1) or not plain(a, b):
+    if not plain(a, b) or a.ndim != 2 or axis not in (1, -1):
         return False
     run(np.vecdot, a, b, out=y.reshape(-1))
     return True

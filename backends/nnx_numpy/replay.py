@@ -13,7 +13,7 @@ from nnx.calls import Calls, Run, Scope
 from nnx.threads import alone, together
 
 from .forms import CREATORS, FILLED, OPERATORS, REDUCTIONS, form
-from .memory import ALIGNMENT, aligned
+from .memory import ALIGNMENT, Memory, aligned, offset
 from .table import order_of, product_alone, product_together
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Empty = Callable[[tuple[int, ...], Any], Array]
 
+_WEIGHTS = np.arange(1, 8193, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) | np.uint64(1)
 SMALL = 4096  # bytes of zeros that are rather kept than written in each replay
 
 
@@ -42,10 +43,7 @@ class NumpyReplay:
             array = array.base
         return array
 
-    @staticmethod
-    def offset(array: Array, root: Array) -> int:
-        """Bytes from the root's first element to the array's."""
-        return int(array.__array_interface__["data"][0] - root.__array_interface__["data"][0])
+    offset = staticmethod(offset)
 
     @staticmethod
     def span(array: Array) -> tuple[int, int]:
@@ -59,16 +57,20 @@ class NumpyReplay:
         return low, high
 
     @staticmethod
-    def checksum(root: Array) -> tuple[int, bytes]:
-        """A number that changes with the values (their sum as 64-bit words)."""
+    def checksum(root: Array) -> tuple[int, int, bytes]:
+        """What changes with the values and with their order: weighted sums of 64-bit words."""
         data = root.ravel(order="K").view(np.uint8)
-        whole = data.size // 8 * 8
-        return int(np.add.reduce(data[:whole].view(np.uint64))), data[whole:].tobytes()
+        whole, n = data.size // 8 * 8, _WEIGHTS.size
+        words = data[:whole].view(np.uint64)
+        end = words.size // n * n
+        sums = np.vecdot(words[:end].reshape(-1, n), _WEIGHTS).tobytes()
+        rest = np.vecdot(words[end:], _WEIGHTS[: words.size - end])
+        return hash(sums), int(rest), data[whole:].tobytes()
 
     @staticmethod
     def key(array: Array) -> Any:
         """What must agree for a replay: rounding depends on the layout too."""
-        return array.shape, array.dtype, None if array.flags.c_contiguous else array.strides
+        return array.shape, array.dtype, array.strides
 
     @staticmethod
     def standin(array: Array) -> tuple[Array, Array]:
@@ -89,8 +91,12 @@ class NumpyReplay:
 
     @staticmethod
     def alias(array: Array) -> Array:
-        """Another array of the same memory."""
-        return array.view()
+        """Another array of the same memory, which does not keep this one."""
+        root = NumpyReplay.root(array)
+        if not isinstance(root, Memory):
+            return array.view()
+        made: Array = root.part(offset(array, root), array.shape, array.dtype, array.strides)
+        return made
 
     copy = staticmethod(np.copyto)
 
@@ -199,7 +205,7 @@ class NumpyReplay:
             found = kernel.again(call.results, empty, call.args, call.attrs)
             if found is not None:
                 return found
-        if not call.results:
+        if not call.results:  # an update, which writes by itself; a redirected result does not
             return [(backend.call, (kernel, call.args, call.attrs), {})]
         again = lambda: backend.call(kernel, call.args, call.attrs)  # noqa: E731
         return [(_Again(again, call.args, call.results), (), {})]

@@ -48,10 +48,14 @@ def capture(
     A replay does not run the Python of `fn`. What would go wrong by that raises CaptureError,
     with the line, in one of the first calls: reading a value (float, item, if on a Tensor), an
     array that was made outside nnx's functions (x / 255 on a bare array, a mask from NumPy), a
-    Python number that changes, a change in place. A branch in Python that first turns another way
-    later, and a value that Python reads from a bare array and that changes later, are found by
-    `check=True` alone: use it for some steps whenever `fn` has an `if`. Counters, prints and
-    attributes set by `fn` stay as the last recorded call left them.
+    Python number that changes, a change in place, `nnx.seed`, an optimizer's option set inside
+    `fn`. A branch in Python that first turns another way later, and a value that Python reads from
+    a bare array and that changes later, are found by `check=True` alone: use it for some steps
+    whenever `fn` has an `if`. Counters, prints and attributes set by `fn` stay as the last recorded
+    call left them.
+
+    `@nnx.capture` may decorate a method: each instance has plans of its own. A copy of a
+    captured function begins without plans.
 
     One call runs at a time: threads wait for each other. Raises CaptureError on a backend that
     has no replay, and whatever the function's checks of its arguments raise (LabelError).

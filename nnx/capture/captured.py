@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from ..backend import _scoped, backend_of, get_backend, mixed_backends, recording
 from ..errors import CaptureError, OptionError, StateError
@@ -16,32 +16,13 @@ from . import checked
 from .arguments import Arguments
 from .compare import Entry, difference, entries
 from .log import Line
+from .pending import Pending, verify
 from .plan import Plan
 from .recorder import Recorder, recorder_for
 from .recording import Recording
 from .report import Report
 from .state import State
 from .tree import flatten, rebuild
-
-
-class Pending(NamedTuple):
-    """A run that waits for a second one to be compared with.
-
-    outside   memory from outside that it read, known by its id as long as it is held here
-    made      memory that it made, of which some may last: state made at first use
-    """
-
-    entries: list[Entry]
-    state: State
-    tensors: list[Tensor]
-    outside: list[Any]
-    made: list[weakref.ref[Any]]
-
-    def explains(self, record: Recording) -> bool:
-        """Whether the later run reads what this one made: then the two may well differ."""
-        lasting = {id(root) for ref in self.made if (root := ref()) is not None}
-        return not lasting.isdisjoint(record.storages)
-
 
 FUSE = ("exact", "fast")
 
@@ -150,20 +131,19 @@ class Captured:
         """A recording with buffers for the arguments, and the views that the function gets."""
         memory = given.base.replay()
         made = [memory.standin(a) for a in given.arrays]
-        return Recording(given.base, [b for b, _ in made], self._known()), [v for _, v in made]
+        known, waiting = self._known(), self._pending.get(given.key, ())
+        outside = {id(root): root for old in waiting for root in old.fixed}.values()
+        return Recording(given.base, [b for b, _ in made], known, outside), [v for _, v in made]
 
     def _record(self, given: Arguments) -> Any:
+        waiting = [old for old in self._pending.get(given.key, ()) if old.holds()]
+        options = [pair for old in self._pending.get(given.key, ()) for pair in old.options()]
         record, arrays = self.begin(given)
         form = self.run(given, arrays, record)
+        verify(options, self.end)
         found = entries(record, self.end, form)
-        waiting = self._pending.setdefault(given.key, [])
-        pending = Pending(
-            found,
-            State(record, list(record.leaves.values())),
-            [leaf.tensor for leaf in record.leaves.values()],
-            [s.root for s in record.storages.values() if s.label[0] == "outside"],
-            [weakref.ref(s.root) for s in record.storages.values() if s.label[0] == "result"],
-        )
+        self._pending[given.key] = waiting
+        pending = Pending.of(record, found)
         for old in waiting:
             problem = difference(old.entries, found)
             if problem is None:
@@ -218,9 +198,39 @@ class Captured:
         code = getattr(self.fn, "__code__", None)
         return ("", 0) if code is None else (code.co_filename, code.co_firstlineno)
 
+    def __get__(self, instance: Any, owner: type | None = None) -> Captured:
+        """As a method: plans are of an instance, which keeps them."""
+        if instance is None or not hasattr(self.fn, "__get__"):
+            return self
+        methods = vars(instance).get("_captured")
+        if methods is None or methods.instance is not instance:
+            methods = vars(instance)["_captured"] = Methods(instance)
+        found: Captured | None = methods.made.get(self)
+        if found is None:
+            found = type(self)(self.fn.__get__(instance, owner), **self._options())
+            methods.made[self] = found
+        return found
+
+    def _options(self) -> dict[str, Any]:
+        return {"check": self.check, "max_plans": self.max_plans, "fuse": self.fuse}
+
+    def __reduce__(self) -> Any:
+        """A copy has no plans: they are of the parameters that they were recorded with."""
+        return partial(type(self), **self._options()), (self.fn,)
+
     def __repr__(self) -> str:
         count = sum(map(len, self._plans.values()))
         return f"<captured {self.__name__}, {count} plan{'s' if count != 1 else ''}>"
+
+
+class Methods:
+    """The captured methods of one instance; a copy of it makes its own."""
+
+    def __init__(self, instance: Any = None) -> None:
+        self.instance, self.made = instance, dict[Captured, Captured]()
+
+    def __reduce__(self) -> Any:
+        return Methods, ()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CaptureError
 from .compare import difference, entries
-from .log import gradient_of, set_gradient, shown
+from .log import Leaf, bare, gradient_of, set_gradient, shown
 from .plan import Plan
 from .tree import flatten
 
@@ -21,6 +21,8 @@ class Snapshot:
     def __init__(self, plan: Plan) -> None:
         self.plan, copy = plan, plan.recording.base.copy
         self.targets = [(a, copy(a)) for a in plan.targets]
+        root, owns = plan.memory.root, plan.recording.base.owns
+        self.gradients = {id(root(leaf.grad)) for leaf in plan.slots if owns(leaf.grad)}
         tensors = [leaf.tensor for leaf, _ in plan.state.leaves]
         self.leaves = [(t, gradient_of(t), _copied(copy, t.grad), t._version) for t in tensors]
         self.steps = [(s, s.steps()) for s in plan.recording.sources]
@@ -34,7 +36,7 @@ class Snapshot:
             set_gradient(t, grad)
             t._version = version
             if grad is not None:
-                copy(t.grad, saved)
+                copy(bare(t.grad), saved)
         for source, steps in self.steps:
             source.rewind(steps)
         for generator, state in self.generators:
@@ -49,6 +51,7 @@ class Snapshot:
         named += [
             (f"an array of shape {tuple(a.shape)} that is updated (a parameter, or state)", saved)
             for a, saved in self.targets
+            if id(a) not in self.gradients  # compared already, wherever it lies
         ]
         named += [("an optimizer's count of steps", steps) for _, steps in self.steps]
         named += [("the random generator's state", str(state)) for _, state in self.generators]
@@ -58,6 +61,8 @@ class Snapshot:
 def compared(captured: Captured, plan: Plan, given: Arguments) -> Any:
     """The eager result, after a replay from the same state gave the same; else CaptureError."""
     base = given.base
+    if any(Leaf(leaf.tensor).free is not leaf.free for leaf, _ in plan.state.leaves):
+        return _eager(captured, given)  # somebody holds a gradient: it goes another way, unlike
     before = Snapshot(plan)
     replayed: list[Any] = []
     flatten(plan.replay(given.arrays), replayed, "the result")
@@ -84,8 +89,15 @@ def compared(captured: Captured, plan: Plan, given: Arguments) -> Any:
     return results(record, form)
 
 
+def _eager(captured: Captured, given: Arguments) -> Any:
+    from .captured import results
+
+    record, arrays = captured.begin(given)
+    return results(record, captured.run(given, arrays, record))
+
+
 def _copied(copy: Any, grad: Any) -> Any:
-    return None if grad is None else copy(grad)
+    return None if grad is None else copy(bare(grad))
 
 
 def _equal(base: Any, a: Any, b: Any) -> bool:

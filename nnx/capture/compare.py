@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..errors import CaptureError
-from .log import SLOT, Call, Leaf, Line, gradient_of, shown
+from .log import SLOT, Call, Leaf, Line, bare, gradient_of, shown
 from .recording import Recording
 from .trace import each
 
@@ -38,8 +38,9 @@ def entries(recording: Recording, line: Line, form: Any) -> list[Entry]:
     """
     labels: dict[int, tuple[Any, ...]] = {}
     for i, leaf in enumerate(recording.leaves.values()):
-        if recording.base.owns(leaf.grad):
-            labels[id(recording.memory.root(leaf.grad))] = ("grad", i)
+        grad = bare(leaf.grad)
+        if recording.base.owns(grad):
+            labels[id(recording.memory.root(grad))] = ("grad", i)
 
     def at(array: Any) -> At:
         root = recording.memory.root(array)
@@ -59,19 +60,24 @@ def entries(recording: Recording, line: Line, form: Any) -> list[Entry]:
         for c in recording.calls
     ]
     found.append(Entry("return", None, (form, described(recording.outputs)), (), line))
-    finals = [described(_left(recording, leaf)) for leaf in recording.leaves.values()]
+    finals = [
+        None if _untouched(recording, leaf) else described(gradient_of(leaf.tensor))
+        for leaf in recording.leaves.values()
+    ]
     kept = ("grad", "outside")
     finals = [None if isinstance(f, At) and f.label[0] in kept else f for f in finals]
     found.append(Entry("gradients", None, finals, (), line))
     return found
 
 
-def _left(recording: Recording, leaf: Leaf) -> Any:
-    """The gradient that the run left; None if it let the slot be."""
+def _untouched(recording: Recording, leaf: Leaf) -> bool:
+    """Whether the run left the gradient that was there: which one, does not matter then."""
     grad = gradient_of(leaf.tensor)
-    if grad is SLOT and leaf.grad is SLOT and not recording.touches(leaf.tensor.slot):
-        return None
-    return grad
+    if grad is not leaf.grad:
+        return False
+    if grad is not SLOT:
+        return True
+    return leaf.tensor.size > 0 and not recording.touches(leaf.tensor.slot)
 
 
 def _values(call: Call) -> Any:

@@ -118,7 +118,9 @@ def _bound(
 def _replace(schedule: Schedule, fusion: Fusion, match: Match) -> bool:
     """Put one call in place of those, where nothing between them stands in the way."""
     calls, found = schedule.calls, [schedule.calls[i] for i in match.places]
-    attrs = {k: v for c in found for k, v in c.attrs.items() if k in fusion.names}
+    attrs = {k: v for c in found for k, v in c.attrs.items()}
+    if not attrs.keys() <= fusion.names:  # an option that it does not know
+        return False
     made = [n for _, _, names in fusion.steps for n in names]
     given = [n for _, names, _ in fusion.steps for n in names if n not in (*made, "_", "1")]
     given = [n for n in dict.fromkeys(given) if n in fusion.names]

@@ -63,6 +63,11 @@ def gradient_of(t: Tensor) -> Any:
     return SLOT if t.grad is not None and t.grad is t.slot else t.grad
 
 
+def bare(grad: Any) -> Any:
+    """Its array, if it has a history (`backward(create_graph=True)`)."""
+    return grad._data if isinstance(grad, Tensor) else grad
+
+
 def set_gradient(t: Tensor, grad: Any) -> None:
     t.grad = t.slot if grad is SLOT else grad
 

@@ -56,6 +56,8 @@ class Layout:
                     continue
                 whole = self._roots[key].nbytes == out.nbytes == self._roots[made].nbytes
                 views = [v for v in self.schedule.reads(call) if self.schedule.root_id(v) == key]
+                if call.kind != "run" and len(views) > 1:
+                    continue  # the kernel may read the other one after it has written
                 if whole and all(self.memory.same_layout(v, out) for v in views):
                     group[made] = group[key]
                     break

@@ -47,7 +47,7 @@ class Plan:
         self._compose(layout, runs)
         self.slots = [leaf for leaf, kind in state.leaves if kind is ARRAY]
         self.targets = self._targets(layout)
-        written = {id(memory.root(a)) for a in self.targets}
+        written = {id(memory.root(a)) for a in (*self.targets, *left)}
         self.inputs = Inputs(memory, self._buffers, written)
         drawn = {id(c.args[0]): c.args[0] for c in layout.calls if c.kind == "uniform"}
         self.generators = list(drawn.values())
@@ -71,7 +71,11 @@ class Plan:
             if a.nbytes >= memory.in_place and id(memory.root(a)) not in returned
         ]  # fmt: skip
         arguments = [Hole(f"x{i}", a) for i, a in given]
-        results = [Hole(f"y{i}", a) for i, a in enumerate(outputs) if self._is_new(a)]
+        constants = layout.schedule.constants  # nothing writes these anew
+        results = [
+            Hole(f"y{i}", a) for i, a in enumerate(outputs)
+            if self._is_new(a) and id(memory.root(a)) not in constants
+        ]  # fmt: skip
         arguments, results = list(filter(varies, arguments)), list(filter(varies, results))
         self._places = [int(h.name[1:]) for h in results]
         self.outputs = [None if i in self._places else a for i, a in enumerate(outputs)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -55,6 +57,14 @@ class Recorder(Backend):
                 f"the captured function and read it outside; choose with nnx.where, not with if"
             )
 
+    def refuse_seeding(self) -> None:
+        log = self.active()
+        if log is not None:
+            raise CaptureError(
+                f"{log.where()}: nnx.seed in a captured function, which a replay would not repeat: "
+                f"call it outside"
+            )
+
     def write(self, target: Array, value: Array) -> Array:
         log = self.active()
         return self.base.write(target, value) if log is None else log.write(target, value)
@@ -81,6 +91,15 @@ class Recorder(Backend):
         if log is None:
             return self.base.call(kernel, args, attrs)
         return log.call(kernel, args, attrs, self)
+
+    @contextmanager
+    def unseen(self) -> Iterator[None]:
+        """Within it nothing is recorded: a backend's kernel may call ops."""
+        token = self._current.set(None)
+        try:
+            yield
+        finally:
+            self._current.reset(token)
 
     def uniform(self, shape: tuple[int, ...], dtype: Any, rng: Any) -> Array:
         log = self.active()
@@ -139,14 +158,6 @@ class Recorder(Backend):
 
     def describe(self) -> dict[str, str]:
         return self.base.describe()
-
-    def unrecorded(self, kernel: Any, args: Any, attrs: Any) -> Any:
-        """Run a kernel that is one call of the recording: ops in it are none."""
-        token = self._current.set(None)
-        try:
-            return self.base.call(kernel, args, attrs)
-        finally:
-            self._current.reset(token)
 
     def start(self, recording: Recording) -> Any:
         return self._current.set(recording)

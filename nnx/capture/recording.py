@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..backend import Array, Backend, load_backend
 from ..errors import CaptureError
@@ -12,9 +12,6 @@ from ..tensor import Tensor
 from ..update import Update
 from .log import SLOT, Call, Leaf, Line, Storage, gradient_of, shown
 from .trace import Traced, each, unwrapped, wrapped
-
-if TYPE_CHECKING:
-    from .recorder import Recorder
 
 READS, WRITES = "reads", "writes"
 Span = tuple[int, int]
@@ -29,9 +26,13 @@ class Recording:
 
     inputs   the arrays that stand for the function's arguments
     before   leaves that earlier runs found, to know their gradients from the start
+    outside  memory that earlier runs read, to see whether the function changes it before it is used
     """
 
-    def __init__(self, base: Backend, inputs: Iterable[Array], before: Iterable[Tensor]) -> None:
+    def __init__(
+        self, base: Backend, inputs: Iterable[Array], before: Iterable[Tensor],
+        outside: Iterable[Array] = (),
+    ) -> None:  # fmt: skip
         self.base, self.memory = base, base.replay()
         self.calls: list[Call] = []
         self.storages: dict[int, Storage] = {}
@@ -41,6 +42,7 @@ class Recording:
         self.outputs: list[Any] = []
         self.inputs = list(inputs)
         self._before = {id(t): Leaf(t) for t in before}
+        self._sums = {id(root): (root, self.memory.checksum(root)) for root in outside}
         self._depth = 0
         self._overrides = overrides_of(base)
         self._hidden = {"nnx", type(base).__module__.partition(".")[0]}
@@ -77,7 +79,7 @@ class Recording:
             self._log(Call("run", f, bare, named, self.line(), tuple(fresh)))
         return made
 
-    def call(self, kernel: Any, args: Any, attrs: Mapping[str, Any], recorder: Recorder) -> Any:
+    def call(self, kernel: Any, args: Any, attrs: Mapping[str, Any], recorder: Any) -> Any:
         """A kernel: a portable one on traced arrays, a backend's own on bare ones."""
         if kernel in self._overrides:
             return self._override(kernel, args, attrs, recorder)
@@ -94,11 +96,10 @@ class Recording:
         finally:
             self._depth -= 1
 
-    def _override(
-        self, kernel: Any, args: Any, attrs: Mapping[str, Any], recorder: Recorder
-    ) -> Any:
+    def _override(self, kernel: Any, args: Any, attrs: Mapping[str, Any], recorder: Any) -> Any:
         self.see((tuple(args), dict(attrs)))
-        result = recorder.unrecorded(kernel, args, attrs)
+        with recorder.unseen():
+            result = self.base.call(kernel, args, attrs)
         fresh: list[Array] = []
 
         def taken(v: Any) -> Any:
@@ -150,7 +151,7 @@ class Recording:
         return rows
 
     def test(self, f: Any, array: Array, others: tuple[Any, ...]) -> None:
-        self.see(array)
+        self.see((array, others))
         self._log(Call("check", f, (array, *others), {}, self.line()))
 
     def used(self, tensors: Iterable[Any]) -> None:
@@ -199,7 +200,8 @@ class Recording:
         root = self.memory.root(array)
         found = self.storages.get(id(root))
         if found is None:
-            found = Storage(root, array, label, self.memory.checksum(root))
+            _, then = self._sums.get(id(root), (None, None))
+            found = Storage(root, array, label, then or self.memory.checksum(root))
             self.storages[id(root)] = found
         return found
 
@@ -216,14 +218,18 @@ class Recording:
         return iter(found)
 
     def touches(self, array: Array) -> str:
-        """What the run did first with that memory: READS, WRITES or nothing ("")."""
+        """What the run did first with that memory: READS, WRITES or nothing ("").
+
+        What the function returns is read, after all else.
+        """
         span = self.memory.span(array)
         for call in self.calls:
             if any(overlap(span, self.memory.span(a)) for a in self.reads(call)):
                 return READS
             if any(overlap(span, self.memory.span(a)) for a in (*call.results, *call.writes)):
                 return WRITES
-        return ""
+        returned = any(overlap(span, self.memory.span(a)) for a in self.arrays(self.outputs))
+        return READS if returned else ""
 
     def reads(self, call: Call) -> list[Array]:
         """The arrays whose values a call takes."""
@@ -254,6 +260,7 @@ class Recording:
         self.calls.clear()
         self.storages.clear()
         self._before.clear()
+        self._sums.clear()
 
     def _changed(self, array: Array, line: Line) -> CaptureError:
         return CaptureError(

@@ -22,7 +22,7 @@ class Schedule:
         self.recording, self.kept = recording, set(kept)
         made = [s for s in recording.storages.values() if s.label[0] == "result"]
         self.roots = {id(s.root): s.root for s in made}
-        self._spans: dict[int, Span] = {}
+        self._spans: dict[int, tuple[Any, Span]] = {}
         self.constants: set[int] = set()
         self.eager_total = sum(root.nbytes for root in self.roots.values())
         self.eager_peak = self._peak(recording.calls)
@@ -178,6 +178,6 @@ class Schedule:
 
     def _span(self, array: Any) -> Span:
         found = self._spans.get(id(array))
-        if found is None:
-            found = self._spans[id(array)] = self.memory.span(array)
-        return found
+        if found is None:  # the array is kept: its id must not become another's
+            found = self._spans[id(array)] = array, self.memory.span(array)
+        return found[1]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..backend import Array
 from ..calls import Run, Scope
 
+LOCALS = ("args", "attrs", "begun", "f")  # the function's own names, beside those of holes
 LOOP = 64  # calls in a row that read the same arrays each time: a list of them, not lines
 
 
@@ -117,7 +119,8 @@ class Source:
         self.lines.append(f"    return ({self._returned})")
         made = dict(self.names)
         exec(compile(self.text, "<nnx replay>", "exec"), made)
-        found: Callable[..., tuple[Array, ...]] = made["replay"]
+        # Taken out, or function and globals keep each other, and all arrays, until a collection.
+        found: Callable[..., tuple[Array, ...]] = made.pop("replay")
         return found
 
     @property
@@ -128,7 +131,8 @@ class Source:
 def _name(value: Any) -> str:
     name = getattr(value, "__name__", type(value).__name__).strip("_<>").lower()
     name = "".join(c if c.isalnum() else "_" for c in name)
-    return f"{name}_" if not name.isidentifier() or name[-1:].isdigit() else name
+    taken = keyword.iskeyword(name) or name in LOCALS or name[-1:].isdigit()
+    return f"{name}_" if taken or not name.isidentifier() else name
 
 
 def view(memory: Any, hole: Hole, array: Array) -> str | None:

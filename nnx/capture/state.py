@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..tensor import Tensor
-from .log import SLOT, Leaf
+from .log import SLOT, Leaf, bare
 from .recording import READS, Recording
 
 ANY, NONE, ARRAY = "any", "none", "array"
@@ -28,7 +28,7 @@ class State:
     def _gradient(self, leaf: Leaf) -> str:
         if leaf.grad is None:
             return NONE
-        lies = leaf.tensor.slot if leaf.grad is SLOT else leaf.grad
+        lies = leaf.tensor.slot if leaf.grad is SLOT else bare(leaf.grad)
         if self.recording.touches(lies) != READS:
             return ANY
         return SLOT if leaf.grad is SLOT else ARRAY
@@ -52,8 +52,10 @@ class State:
         return t.grad is leaf.grad or self._fits(leaf.grad, t.grad)
 
     def _fits(self, slot: Any, grad: Any) -> bool:
+        """Whether it can be copied there; one with a history cannot."""
         owns = self.recording.base.owns
-        return owns(grad) and bool(grad.shape == slot.shape and grad.dtype == slot.dtype)
+        both = owns(slot) and owns(grad)
+        return both and bool(grad.shape == slot.shape and grad.dtype == slot.dtype)
 
     def same(self, other: State) -> bool:
         """Whether two runs began alike: then a difference between them is not explained by it."""

@@ -75,11 +75,12 @@ def _operator(f: Callable[..., Any], swapped: bool = False) -> Callable[..., Any
     return method
 
 
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or"):
+_BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"
+for _name in _BINARY.split():
     _f = getattr(operator, f"__{_name}__")
     setattr(Traced, f"__{_name}__", _operator(_f))
     setattr(Traced, f"__r{_name}__", _operator(_f, swapped=True))
-for _name in ("neg", "abs", "invert", "lt", "le", "gt", "ge", "eq", "ne"):
+for _name in ("neg", "pos", "abs", "invert", "lt", "le", "gt", "ge", "eq", "ne"):
     setattr(Traced, f"__{_name}__", _operator(getattr(operator, f"__{_name}__")))
 
 

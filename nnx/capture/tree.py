@@ -13,6 +13,7 @@ from ..tensor import Tensor
 ARRAY, TENSOR = "array", "tensor"
 PLAIN = (int, float, bool, complex, str, bytes, type(None), type, np.generic, np.dtype)
 
+SIGNED = (float, complex, np.inexact)
 
 _array_types: set[type] = set()  # found to be arrays: asking is a good part of a short replay
 
@@ -43,7 +44,8 @@ def flatten(value: Any, arrays: list[Any], what: str) -> Any:
         parts = [flatten(v, arrays, f"{what}[{i}]") for i, v in enumerate(value)]
         return (kind, tuple(parts))
     if isinstance(value, PLAIN):
-        return (None, kind, value, repr(value) if kind is float else None)  # -0.0 == 0.0
+        signed = isinstance(value, SIGNED)  # -0.0 == 0.0
+        return (None, kind, value, repr(value) if signed else None)
     raise CaptureError(
         f"capture: {what} is a {kind.__name__}; the captured function takes and returns arrays, "
         f"Tensors, numbers, strings, None, and tuples, lists and dicts of these. What else it "

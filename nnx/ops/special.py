@@ -33,7 +33,8 @@ def erf(xp, x):
     for c in _CHEBYSHEV[:0:-1]:
         b, last = t * b - last + c, b
     far = 1 - (0.5 * t * b - last + _CHEBYSHEV[0]) * xp.exp(-(a * a)) / (1 + 2 * a)
-    near, square = 0 * a + _TAYLOR[-1], xp.minimum(a, 0.5) ** 2
+    small = xp.minimum(a, 0.5)
+    near, square = 0 * a + _TAYLOR[-1], small * small
     for c in _TAYLOR[-2::-1]:
         near = near * square + c
     return xp.sign(x) * xp.where(a < 0.5, near * a, far)

@@ -33,7 +33,8 @@ def clip_grad_norm(parameters: Any, max_norm: float) -> Array:
     due, backend = _due(what, parameters)
     if backend is None:
         return asarray(0.0)
-    norm: Array = kernels.norm.compute(tuple(map(gradient, due)), {})[2]
+    # One by one: its last bits must not depend on which lie side by side.
+    norm: Array = kernels.norm.compute(tuple([p.grad for p in due]), {})[2]
     if max_norm < math.inf:
         factor = kernels.factor.compute((norm,), {"max_norm": max_norm})[2]
         _each(due, lambda g: kernels.scale(g, factor))
@@ -50,18 +51,16 @@ def clip_grad_value(parameters: Any, value: float) -> None:
     _each(_due(what, parameters)[0], lambda g: kernels.clip(g, value=value))
 
 
-def _each(due: list[list[Parameter]], f: Callable[[Array], Array]) -> None:
+def _each(due: list[Parameter], f: Callable[[Array], Array]) -> None:
     """Change gradients in place, or by arrays that hold the new values."""
-    for near in due:
+    for near in neighbours(due):
         held = f(gradient(near))
         if near[0].grad is not near[0].slot:
             near[0].grad = held
 
 
-def _due(what: str, parameters: Any) -> tuple[list[list[Parameter]], Backend | None]:
-    """The parameters to be clipped, as `neighbours` gives them, with bare gradients that fit; and
-    their backend.
-    """
+def _due(what: str, parameters: Any) -> tuple[list[Parameter], Backend | None]:
+    """The parameters to be clipped, with bare gradients that fit; and their backend."""
     due: list[Parameter] = []
     backend: Backend | None = None
     for i, p in enumerate(options.parameters(what, parameters)):
@@ -82,4 +81,4 @@ def _due(what: str, parameters: Any) -> tuple[list[list[Parameter]], Backend | N
     for p in due:
         if isinstance(p.grad, Tensor):  # others may hold its array: a graph does
             p.grad = p.grad.backend.copy(p.grad.data)
-    return list(neighbours(due)), backend
+    return due, backend

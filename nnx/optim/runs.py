@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +56,16 @@ class Due:
     def __init__(self, optimizer: Optimizer, i: int, plan: Plan, found: list[Update]) -> None:
         self.optimizer, self.group, self.plan = optimizer, optimizer.param_groups[i], plan
         self.groups, self.changes = len(optimizer.param_groups), optimizer.changes
-        self.options = dict(self.group)
+        self._note()
         self.data = [(p, p.data) for p, _, _ in found]
         updated = {p for p, _ in self.data}
         self.rest = [p for p in self.group["params"] if p not in updated]
         self.runs = [Run(part, optimizer) for part in _together(found)]
         self._in_buffers = all([run.flat is not None for run in self.runs])
+
+    def _note(self) -> None:
+        self.params = list(self.group["params"])
+        self.options = {**self.group, "params": self.params}
 
     def again(self) -> bool:
         """Whether the next step finds all as this one did, and gradients in their buffer."""
@@ -85,10 +90,13 @@ class Due:
             for state in run.states:
                 if state.step != step:  # some were updated without the others in between
                     return False
-        if self.group != self.options:
+        params = self.group["params"]
+        if len(params) != len(self.params) or not all(map(operator.is_, params, self.params)):
+            return False
+        if self.group != self.options:  # parameters are the same ones, so they are not compared
             if optimizer.plan(self.group) != self.plan:
                 return False
-            self.options = dict(self.group)
+            self._note()
         return True
 
     def advance(self) -> list[tuple[float, ...]]:
