@@ -236,6 +236,22 @@ def test_two_threads_at_once(serve: Any, tmp_path: Path) -> None:
     check(tmp_path)
 
 
+def test_processes_at_once(serve: Any, tmp_path: Path) -> None:
+    """Each ends with the whole files, whoever of them gets the part to go on with."""
+    serve("cuts")
+    program = (
+        "import sys; from nnx.data import download, load; "
+        f"download.SOURCES['mnist'] = download.Source(*{tuple(SOURCES['mnist'])!r}); "
+        "sys.exit(len(load('mnist')) != 50)"
+    )
+    for _ in range(3):
+        for path in (tmp_path / "mnist").glob("*"):
+            path.unlink()
+        made = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(4)]
+        assert [process.wait() for process in made] == [0] * 4
+        check(tmp_path)
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_cache_that_cannot_be_written(serve: Any, tmp_path: Path) -> None:
     serve("good")

@@ -188,6 +188,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
 @pytest.mark.parametrize("name", ["config.json", "checkpoint.safetensors", "model.safetensors"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's: a weight may have become NaN
 def test_commands_end_with_a_line(trained: Path, name: str, data: st.DataObject) -> None:
     folder = trained.with_name("mutated")
     shutil.copytree(trained, folder, dirs_exist_ok=True)

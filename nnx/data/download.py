@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any, NamedTuple
@@ -78,6 +79,7 @@ SOURCES = {
 ATTEMPTS = 4  # at a mirror, while each brings the file further
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 1 << 16
+_one_thread = threading.Lock()
 
 
 def fetch(name: str, split_prefix: str) -> str:
@@ -87,6 +89,11 @@ def fetch(name: str, split_prefix: str) -> str:
     installed, no mirror gives a file, or the cache cannot be written.
     """
     pooch = _pooch(name)
+    with _one_thread:
+        return _fetch(pooch, name, split_prefix)
+
+
+def _fetch(pooch: Any, name: str, split_prefix: str) -> str:
     cache = os.environ.get("NNX_DATA_DIR") or str(pooch.os_cache("nnx"))
     folder = os.path.join(cache, name)
     source = SOURCES[name]
@@ -170,9 +177,12 @@ class _Download:
         folder, file = os.path.dirname(output_file), url.rpartition("/")[2]
         part = os.path.join(folder, f"{file}.part")
         with open(part, "ab") as target:
-            own = _locked(target)
+            own = _locked(target) and _is_at(target, part)
             if own:
                 self._into(target, url, file)
+                if os.name == "posix":  # while it is locked; elsewhere no open file is renamed
+                    os.replace(part, output_file)
+                    return
         if own:
             os.replace(part, output_file)
             return
@@ -258,4 +268,11 @@ def _locked(file: IO[bytes]) -> bool:
     with suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
+    return False
+
+
+def _is_at(file: IO[bytes], path: str) -> bool:
+    """Whether it still is the file of that name: who had it locked may have renamed it."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     return False
