@@ -174,7 +174,7 @@ def first_bytes(loader: DataLoader, batches: Any, queue: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork")
 def test_in_another_process(method: str) -> None:
     """A forked one may even go on with an iterator whose thread is not there."""
     if method not in multiprocessing.get_all_start_methods():
