@@ -118,7 +118,12 @@ class Calls:
     ) -> list[Run] | None:
         """The calls that write these results anew, from what then lies in the arguments."""
         later = Later(results, empty)
-        return None if self.f(later, *args, **attrs) is None else later.runs
+        if self.f(later, *args, **attrs) is not None:
+            return later.runs
+        other = self.otherwise
+        if isinstance(other, Calls) and set(self.inplace) <= set(other.inplace):
+            return other.again(results, empty, args, attrs)
+        return None
 
     def lends(self, args: Sequence[Any]) -> list[Array]:
         return [a for name, a in zip(self.names, args, strict=False) if name in self.inplace]

@@ -252,17 +252,16 @@ def test_a_program_keeps_all_that_it_needs() -> None:
 
 
 def images_and_labels(count: int) -> list[Any]:
+    """Eight images: fewer are pooled by NumPy's kernels."""
     rng = np.random.default_rng(0)
     return [
-        (rng.standard_normal((6, 1, 12, 12)).astype("f4"), rng.integers(0, 5, 6))
+        (rng.standard_normal((8, 1, 12, 12)).astype("f4"), rng.integers(0, 5, 8))
         for _ in range(count)
     ]
 
 
 def test_a_step_of_a_network_of_convolutions_is_programs_and_equals_eager() -> None:
-    """Products among them are on one thread. Pools of whole images are NumPy's passes; what is
-    before, between and after is each a program.
-    """
+    """Products among them are on one thread."""
 
     def make(wrap: Any) -> Any:
         nnx.seed(0)
@@ -280,12 +279,8 @@ def test_a_step_of_a_network_of_convolutions_is_programs_and_equals_eager() -> N
     for x, t in images_and_labels(4):
         step(x, t)
     calls = [line.split("(")[0].strip() for line in step.plan().code.splitlines()]
-    programs = [name for name in calls if name.startswith("program")]
-    assert programs == ["program", "program1", "program2", "program3"]
-    pools = {"again", "maximum", "greater", "multiply"}
-    assert {name for name in calls if name[:1] not in ("#", "")} - {*programs, *pools} == {
-        "def replay", "test", "numbers", "return",
-    }  # fmt: skip
+    calls = [name for name in calls if not name.startswith("#")]
+    assert calls == ["def replay", "test", "numbers", "program", "return"]
 
 
 def test_wrong_labels_are_refused_before_anything_runs() -> None:
@@ -308,3 +303,13 @@ def loss_and_step(net: Any, opt: Any, x: Any, t: Any) -> Any:
     loss.backward()
     opt.step()
     return loss
+
+
+def test_what_the_parent_takes_is_replayed_as_its_calls() -> None:
+    """Pools whose windows lie together: see nnx_numba/pool.py."""
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 6)).astype("f4")
+    step = capture(lambda x: nnx.max_pool2d(x, size=2))
+    for scale in (1, 2, -3):
+        given = x * np.float32(scale)
+        assert np.array_equal(step(given), nnx.max_pool2d(given, size=2))
+    assert "again" not in step.plan().code
