@@ -74,6 +74,11 @@ def test_curves_of_what_is_no_history(tmp_path: Path) -> None:
         "OptionError: curves: history is a int, expected trainer.history, or a run's folder"
     )
     assert refused(plot.curves, tmp_path / "no").startswith("DataError: curves: there is no run in")
+    for damaged in ('{"epoch": 1e999, "train_loss": 1}', '{"epoch": 1, "train_loss": "a"}'):
+        (tmp_path / "metrics.jsonl").write_text(damaged)
+        assert "curves: entry 0 of the history has " in refused(plot.curves, tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("[" * 100_000)
+    assert "metrics.jsonl' is not what nnx writes: " in refused(plot.curves, tmp_path)
     (tmp_path / "metrics.jsonl").write_text("{1")
     assert "metrics.jsonl' is not what nnx writes: " in refused(plot.curves, tmp_path)
 
@@ -317,3 +322,19 @@ def test_no_state_is_left_and_nothing_is_imported_before() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [False, False]
+
+
+def test_any_bytes_in_a_runs_metrics(tmp_path: Path) -> None:
+    """Curves, or an error of nnx."""
+    line = b'{"epoch": 1, "step": 5, "train_loss": 1.0, "lr": 0.1, "seconds": 1.0}\n'
+    rng, refusals = np.random.default_rng(0), 0
+    for _ in range(60):
+        content = bytearray(line + line.replace(b"1,", b"2,", 1))
+        for place in rng.integers(0, len(content), rng.integers(1, 6)):
+            content[place] = rng.integers(256)
+        (tmp_path / "metrics.jsonl").write_bytes(content)
+        try:
+            plot.curves(tmp_path)
+        except nnx.NnxError:
+            refusals += 1
+    assert 0 < refusals < 60

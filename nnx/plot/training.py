@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,28 @@ def _entries(history: Any) -> list[dict[str, Any]]:
             f"curves: the history has {len(entries)} entries, expected at least one, each a dict "
             f"with the epoch, as in trainer.history: train first, trainer.fit(batches, epochs=1)"
         )
+    for i, entry in enumerate(entries):
+        for name, value in entry.items():
+            if not _fits(name, value):
+                raise OptionError(
+                    f"curves: entry {i} of the history has {name}={str(value)[:40]!r}, expected a "
+                    f"number, as in trainer.history"
+                )
     return entries
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether it can be drawn: a loss may be NaN, an epoch must be finite."""
+    if name == "epoch":
+        return _below(value, 1e15)
+    if name == "lr" or name.startswith(("train_", "test_")):
+        return value is None or isinstance(value, float) or _below(value, 1e300)
+    return True
+
+
+def _below(value: Any, limit: float) -> bool:
+    number: Any = value
+    return isinstance(value, Real) and bool(abs(number) < limit)
 
 
 def _read(folder: str) -> list[Any]:
@@ -81,7 +103,7 @@ def _read(folder: str) -> list[Any]:
     lines = read_file("curves", path).decode(errors="replace").splitlines()
     try:
         return [json.loads(line) for line in lines]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"curves: {path!r} is not what nnx writes: {error}") from error
 
 
