@@ -235,6 +235,30 @@ def group_norm(
     return F.group_norm(x, groups, gamma, beta, eps)
 
 
+# Sequences
+
+
+def attention(
+    q: Torch, k: Torch, v: Torch, bias: Torch | None = None, mask: Torch | None = None,
+    drawn: Torch | None = None, causal: bool = False, scale: float | None = None, p: float = 0.0,
+    rows: int | None = None,
+) -> Torch:  # fmt: skip
+    """The formula: PyTorch's own has no dropout with given draws, and another causal mask."""
+    s = (q @ k.mT) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    s = s if bias is None else s + bias
+    seen = torch.ones(s.shape[-2:], dtype=torch.bool)
+    seen = seen.tril(s.shape[-1] - s.shape[-2]) if causal else seen
+    seen = seen if mask is None else seen & mask
+    w = torch.softmax(s.masked_fill(~seen, -1e300), -1).masked_fill(~seen, 0.0)
+    return (w if drawn is None else w * (drawn >= p).to(w.dtype) / (1 - p)) @ v
+
+
+def embedding(W: Torch, ids: Torch, padding: int | None = None) -> Torch:
+    if not ids.numel():  # of which PyTorch has no second derivatives
+        return take(W, ids)
+    return F.embedding(ids.long(), W, padding)
+
+
 def number(f: Callable[..., Torch]) -> Callable[..., Torch]:
     """For functions of PyTorch that take Tensors only."""
 
@@ -275,6 +299,7 @@ ORACLE: dict[str, Callable[..., Torch]] = {
     "sqrt": torch.sqrt, "squeeze": squeeze, "stack": lambda *xs, axis=0: torch.stack(xs, axis),
     "subtract": number(torch.subtract), "sum": summed, "take": take, "tanh": torch.tanh,
     "var": variance, "where": torch.where,
+    "attention": attention, "embedding": embedding,
     "avg_pool2d": avg_pool2d, "batch_norm": batch_norm, "conv1d": conv(F.conv1d),
     "conv2d": conv(F.conv2d), "conv_transpose2d": conv_transpose2d, "fold": fold,
     "group_norm": group_norm, "layer_norm": layer_norm, "max_pool2d": max_pool2d, "pad": pad,

@@ -112,7 +112,9 @@ OPS: dict[str, OpSpec] = {spec.op: spec for spec in sorted(_SPECS, key=lambda sp
 
 _VIEW = "gives a view: nothing is computed, its time is that of any small call"
 _IMAGES = "of images: these cases are matrices"
+_SEQUENCES = "of sequences: timed by benchmarks/sequences.py"
 NOT_TIMED: dict[str, str] = {
+    "attention": _SEQUENCES,
     "avg_pool2d": _IMAGES,
     "batch_norm": "gives three results: these cases give one",
     "broadcast_to": f"{_VIEW}; backward is a sum, timed as sum",
@@ -120,6 +122,7 @@ NOT_TIMED: dict[str, str] = {
     "conv2d": _IMAGES,
     "conv_transpose2d": _IMAGES,
     "dropout": "its draw is an input, so it is a comparison and a product; PyTorch draws inside",
+    "embedding": "as take",
     "expand_dims": _VIEW,
     "fold": "the backward of windows",
     "getitem_adjoint": "timed as the backward of getitem",

@@ -14,6 +14,7 @@ from .activation import (
     softplus,
     tanh,
 )
+from .attention import attention
 from .conv import conv1d, conv2d, conv_transpose2d
 from .dropout import dropout
 from .elementwise import (
@@ -35,6 +36,7 @@ from .elementwise import (
     subtract,
     where,
 )
+from .embedding import embedding
 from .index import getitem, getitem_adjoint, scatter_add, take
 from .linear import affine, matmul
 from .loss import (
@@ -68,6 +70,7 @@ __all__ = [
     "add",
     "affine",
     "astype",
+    "attention",
     "avg_pool2d",
     "batch_norm",
     "broadcast_to",
@@ -80,6 +83,7 @@ __all__ = [
     "divide",
     "dropout",
     "elu",
+    "embedding",
     "erf",
     "exp",
     "expand_dims",
