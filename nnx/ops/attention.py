@@ -8,7 +8,7 @@ from ..errors import DtypeError, OptionError, ShapeError
 from ..op import op
 from ._options import shape_of
 
-MOST = 1 << 22  # scores that are held at a time
+MOST = 1 << 20  # scores that are worked on at a time: they stay near the cache
 
 
 @op
@@ -25,7 +25,7 @@ def attention(
     scale    1 / sqrt(E) by default
     drawn    uniform in [0, 1), (..., L, S), a constant: weights with drawn < p become 0, the others
              are divided by 1 - p
-    rows     how many queries are worked on at a time; by default so many that no more than 4
+    rows     how many queries are worked on at a time; by default so many that no more than a
              million scores are held. Backward computes them once more (Dao et al., 2022)
     y        (..., L, D); 0 for a query that may look nowhere
     """
@@ -55,7 +55,8 @@ def _(xp, dy, q, k, v, bias, mask, drawn, y, lse, scaled, causal, p, rows):
         ds = w * (dw - along[..., a:b, :])
         dq.append(xp.matmul(ds, k) * scaled)
         dk = xp.matmul(xp.matrix_transpose(ds), q[..., a:b, :]) * scaled + dk
-        dbias.append(ds)
+        if bias is not None:
+            dbias.append(ds)
     return xp.concat(dq, axis=-2), dk, dv, None if bias is None else xp.concat(dbias, axis=-2)
 
 

@@ -55,7 +55,8 @@ def check_ids(ids, size):
     # As unsigned numbers negative ids are huge: one pass finds both kinds.
     if ids.size == 0 or ids.view(_UNSIGNED[ids.dtype.itemsize]).max() < size:
         return
-    place = tuple(int(i[0]) for i in ((ids < 0) | (ids >= size)).nonzero())
+    wrong = (ids < 0) | (ids >= size)
+    place = tuple(int(i[0]) for i in wrong.nonzero()) if ids.ndim else ()
     where = f" at ids[{', '.join(map(str, place))}]" if place else ""
     raise LabelError(
         f"embedding: id {int(ids[place])}{where}, expected 0..{size - 1}: the vocabulary has "
