@@ -11,9 +11,10 @@ trainer.fit(
 )
 """
 
-from .build import OPTIMIZERS, build_model, build_optimizer
+from .build import OPTIMIZERS, build_gpt, build_model, build_optimizer
 from .evaluation import Evaluation, evaluate, predict
 from .folder import RunFolder
+from .generation import generate
 from .meter import Meter
 from .trainer import Batches, Trainer
 
@@ -24,8 +25,10 @@ __all__ = [
     "Meter",
     "RunFolder",
     "Trainer",
+    "build_gpt",
     "build_model",
     "build_optimizer",
     "evaluate",
+    "generate",
     "predict",
 ]
