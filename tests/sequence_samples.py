@@ -26,4 +26,24 @@ SAMPLES: dict[str, list[Case]] = {
         case(normal(0, 4, 2), normal(0, 3, 2), normal(0, 3, 2), causal=True),
         case(normal(0, 2), normal(3, 2), normal(3, 2)),
     ],
+    "rnn": [
+        case(normal(3, 2, 4), normal(4, 4), normal(2, 4)),
+        case(normal(3, 2, 2), normal(2, 2), normal(2, 2), nonlinearity="relu"),
+        case(normal(3, 3, 2), normal(2, 2), normal(3, 2), ids(3, below=4), reverse=True),
+        case(normal(1, 0, 2), normal(2, 2), normal(0, 2)),
+    ],
+    "lstm": [
+        case(normal(3, 2, 12), normal(3, 12), normal(2, 3), normal(2, 3)),
+        case(normal(3, 3, 8), normal(2, 8), normal(3, 2), normal(3, 2), ids(3, below=4)),
+        case(normal(4, 2, 4), normal(1, 4), normal(2, 1), normal(2, 1), reverse=True),
+        case(normal(3, 3, 8), normal(2, 8), normal(3, 2), normal(3, 2), ids(3, below=4),
+             reverse=True),
+        case(normal(1, 0, 8), normal(2, 8), normal(0, 2), normal(0, 2)),
+    ],
+    "gru": [
+        case(normal(3, 2, 9), normal(3, 9), normal(9), normal(2, 3)),
+        case(normal(3, 3, 6), normal(2, 6), normal(6), normal(3, 2), ids(3, below=4)),
+        case(normal(3, 3, 6), normal(2, 6), normal(6), normal(3, 2), ids(3, below=4), reverse=True),
+        case(normal(1, 0, 6), normal(2, 6), normal(6), normal(0, 2)),
+    ],
 }  # fmt: skip

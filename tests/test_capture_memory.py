@@ -11,6 +11,7 @@ from capture_tools import batches, both, model, train, trainer
 from samples import SAMPLES
 
 import nnx
+from nnx import layers as L
 from nnx import optim
 from nnx.capture import capture
 
@@ -163,3 +164,25 @@ def test_large_arguments_need_no_memory_of_the_plans() -> None:
     step, _ = results(lambda x: nnx.exp(nnx.Tensor(x)), x, times=3)
     report = step.plan()
     assert report.input_bytes == 0 and report.eager_bytes == x.nbytes
+
+
+def test_a_gradient_that_a_portable_kernel_makes_in_its_slot() -> None:
+    """The product of a transposed input has no kernel of NumPy's own; its result is copied."""
+    nnx.seed(0)
+    linear = L.Linear(4, 3)
+    optimizer = nnx.optim.SGD(linear.parameters(), lr=0.1)
+    rng = np.random.default_rng(0)
+
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = nnx.sum(linear(nnx.permute_dims(nnx.Tensor(x), (1, 0, 2))))
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    captured = capture(step)
+    for _ in range(4):
+        x = rng.normal(size=(2, 5, 4)).astype(np.float32)
+        captured(x)
+        expected = np.repeat(x.sum((0, 1))[:, None], 3, axis=1)
+        np.testing.assert_allclose(linear.W.grad, expected, rtol=1e-5, atol=1e-6)

@@ -175,7 +175,7 @@ class NumpyReplay:
             found = kernel.again(call.results, empty, call.args, call.attrs)
             if found is not None:
                 return found
-        if call.writes:
+        if call.writes and not call.results:
             return [(backend.call, (kernel, call.args, call.attrs), {})]
         again = lambda: backend.call(kernel, call.args, call.attrs)  # noqa: E731
         return [(_Again(again, call.args, call.results), (), {})]

@@ -28,10 +28,14 @@ from .losses import (
 )
 from .norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
 from .pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d, Pad2d, Upsample
+from .recurrent import GRU, LSTM, RNN
 from .transformer import GPT, TransformerBlock
 
 __all__ = [
     "GPT",
+    "GRU",
+    "LSTM",
+    "RNN",
     "AddNode",
     "Affine",
     "AvgPool2d",

@@ -49,6 +49,7 @@ from .loss import (
 )
 from .norm import batch_norm, group_norm, layer_norm, rms_norm
 from .pool import avg_pool2d, max_pool2d
+from .recurrent import gru, lstm, rnn
 from .reduce import logsumexp, max, mean, min, sum, var
 from .resize import upsample
 from .shape import (
@@ -93,6 +94,7 @@ __all__ = [
     "getitem",
     "getitem_adjoint",
     "group_norm",
+    "gru",
     "huber",
     "layer_norm",
     "leaky_relu",
@@ -100,6 +102,7 @@ __all__ = [
     "log1p",
     "log_softmax",
     "logsumexp",
+    "lstm",
     "matmul",
     "matrix_transpose",
     "max",
@@ -118,6 +121,7 @@ __all__ = [
     "relu",
     "reshape",
     "rms_norm",
+    "rnn",
     "scatter_add",
     "sigmoid",
     "sigmoid_cross_entropy",
