@@ -19,6 +19,7 @@ from . import (  # noqa: F401 - they fill the table
     index,
     linear,
     optim,
+    recurrent,
 )
 from .memory import aligned
 from .table import overrides

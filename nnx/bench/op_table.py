@@ -112,7 +112,7 @@ OPS: dict[str, OpSpec] = {spec.op: spec for spec in sorted(_SPECS, key=lambda sp
 
 _VIEW = "gives a view: nothing is computed, its time is that of any small call"
 _IMAGES = "of images: these cases are matrices"
-_SEQUENCES = "of sequences: timed by benchmarks/sequences.py"
+_SEQUENCES = "of sequences: these cases are matrices"
 NOT_TIMED: dict[str, str] = {
     "attention": _SEQUENCES,
     "avg_pool2d": _IMAGES,

@@ -80,7 +80,7 @@ class Recorder(Backend):
         log = self.active()
         if log is None:
             return self.base.call(kernel, args, attrs)
-        return log.call(kernel, args, attrs, self.xp)
+        return log.call(kernel, args, attrs, self)
 
     def uniform(self, shape: tuple[int, ...], dtype: Any, rng: Any) -> Array:
         log = self.active()
@@ -139,6 +139,14 @@ class Recorder(Backend):
 
     def describe(self) -> dict[str, str]:
         return self.base.describe()
+
+    def unrecorded(self, kernel: Any, args: Any, attrs: Any) -> Any:
+        """Run a kernel that is one call of the recording: ops in it are none."""
+        token = self._current.set(None)
+        try:
+            return self.base.call(kernel, args, attrs)
+        finally:
+            self._current.reset(token)
 
     def start(self, recording: Recording) -> Any:
         return self._current.set(recording)
