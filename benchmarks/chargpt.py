@@ -1,6 +1,6 @@
 """A character-level GPT on a text, in nnx and in PyTorch: the loss curve, and the time.
 
-    python benchmarks/chargpt.py --data input.txt --threads 1 --out benchmarks/results/sequences/chargpt-cpu-DATE
+    python benchmarks/chargpt.py --data input.txt --out benchmarks/results/sequences/NAME
 
 nanoGPT's published settings for a CPU: 4 layers of 4 heads, 128 wide, context 64, batches of 12,
 2,000 steps, no dropout; a validation loss of 1.88. Both begin from the same weights and see the
