@@ -14,6 +14,7 @@ from typing import Any
 
 from .backend import Array, backend_of
 from .errors import DtypeError, OptionError, ShapeError
+from .ops import exp, softmax_cross_entropy
 
 
 def accuracy(y: Any, t: Any) -> Array:
@@ -45,6 +46,19 @@ def confusion_matrix(y: Any, t: Any) -> Array:
     actual = xp.astype(xp.equal(classes, xp.expand_dims(ids, axis=0)), y.dtype)
     taken = xp.astype(xp.equal(classes, xp.expand_dims(xp.argmax(y, axis=-1), axis=0)), y.dtype)
     return xp.astype(xp.matmul(actual, xp.matrix_transpose(taken)), xp.int64)
+
+
+def perplexity(y: Any, t: Any, *, ignore_index: int = -100) -> Array:
+    """e^(the mean of -ln softmax(y)[t]): among how many classes the model seems to choose; ().
+
+    y   logits (..., C)
+    t   class ids (...) or targets (..., C): see `nnx.softmax_cross_entropy`
+
+    Of several batches it is e^(the mean of their losses), not the mean of their perplexities:
+    `Evaluation.perplexity`.
+    """
+    y, t = getattr(y, "__nnx_data__", y), getattr(t, "__nnx_data__", t)
+    return exp(softmax_cross_entropy(y, t, ignore_index=ignore_index))
 
 
 def _classes(what: str, y: Any, t: Any) -> tuple[Any, Array, Array]:

@@ -17,10 +17,14 @@ INTERVAL = 0.25  # seconds between two readings of the meter, each of which wait
 
 
 class Bar:
-    """A progress bar on stderr for each epoch: loss, accuracy, images/s."""
+    """A progress bar on stderr for each epoch: loss, accuracy, images/s.
 
-    def __init__(self, images: int, epochs: int) -> None:
-        self.images, self.epochs, self._epoch, self._shown = images, epochs, 0, 0.0
+    count, what   of the rows of an epoch: 1438, "images"
+    """
+
+    def __init__(self, count: int, epochs: int, what: str = "images") -> None:
+        self.count, self.what, self.epochs = count, what, epochs
+        self._epoch, self._shown = 0, 0.0
         self._bar: Any = None
 
     def __call__(self, trainer: Trainer) -> None:
@@ -28,10 +32,12 @@ class Bar:
         if trainer.epoch + 1 != self._epoch:
             self._open(trainer.epoch + 1)
         now, rows = time.monotonic(), trainer.meter.rows
-        if now - self._shown >= INTERVAL or rows == self.images:
+        if now - self._shown >= INTERVAL or rows == self.count:
             self._shown = now
             means = trainer.meter.means()
-            state = f"loss {means['loss']:.4f}, accuracy {100 * means['accuracy']:.2f} %"
+            state = f"loss {means['loss']:.4f}"
+            if "accuracy" in means:
+                state += f", accuracy {100 * means['accuracy']:.2f} %"
             self._bar.set_postfix_str(state, refresh=False)
             self._bar.update(rows - self._bar.n)
 
@@ -41,8 +47,8 @@ class Bar:
         self.close()
         self._epoch = epoch
         self._bar = tqdm(
-            total=self.images, desc=f"epoch {epoch}/{self.epochs}", unit=" images", ascii=True,
-            leave=False, dynamic_ncols=True, mininterval=0, miniters=1, file=sys.stderr,
+            total=self.count, desc=f"epoch {epoch}/{self.epochs}", unit=f" {self.what}",
+            ascii=True, leave=False, dynamic_ncols=True, mininterval=0, miniters=1, file=sys.stderr,
         )  # fmt: skip
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import image_samples
+import sequence_samples
 from makers import (
     Case,
     Maker,
@@ -264,11 +265,19 @@ LOSSES: dict[str, list[Case]] = {
     ],
 }  # fmt: skip
 
-SAMPLES = {**ELEMENTWISE, **ARRANGING, **LINEAR, **LOSSES, **image_samples.SAMPLES}
+SAMPLES = {
+    **ELEMENTWISE,
+    **ARRANGING,
+    **LINEAR,
+    **LOSSES,
+    **image_samples.SAMPLES,
+    **sequence_samples.SAMPLES,
+}
 # These take no array without axes.
 NEEDS_AN_AXIS = {
     "softmax", "log_softmax", "matrix_transpose", "squeeze", "concat", "split", "matmul", "affine",
     "take", "scatter_add", "softmax_cross_entropy", *image_samples.NEEDS_AN_AXIS,
+    *sequence_samples.SAMPLES,
 }  # fmt: skip
 
 

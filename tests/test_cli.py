@@ -121,7 +121,8 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "data": "digits", "data_dir": None, "model": "mlp:30", "epochs": 8, "seed": 4, "lr": 0.1,
         "optimizer": "momentum", "schedule": "cosine", "weight_decay": 0.0, "batch_size": 32,
         "backend": "numpy", "eager": False, "out": str(folder), "threads": 1, "clip_norm": None,
-        "patience": None, "save_every": None, "plot": False,
+        "patience": None, "save_every": None, "plot": False, "task": "images", "context": None,
+        "steps": None, "dropout": None, "generate": None, "temperature": None,
     }  # fmt: skip
     assert config["data"] == {
         "features": 64, "classes": 10, "image_shape": [8, 8], "white": 16,

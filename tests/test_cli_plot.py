@@ -57,7 +57,7 @@ def test_data_that_are_not_images(tmp_path: Path) -> None:
     data = nnx.data.load("digits", split="test")
     rows = nnx.data.ArrayDataset(data.x, data.t, 10, name="rows")
     assert run.evaluation is not None
-    assert pictures.write(run, rows, run.evaluation, tmp_path) == [
+    assert pictures.of_images(run, rows, run.evaluation, str(tmp_path)) == [
         "pictures: curves.png, confusion.png, activations.png",
         "no mistakes.png: rows does not hold images",
         "no weights.png: rows does not hold images",
@@ -73,7 +73,7 @@ def test_a_picture_that_cannot_be_made_stops_no_other(tmp_path: Path) -> None:
     odd = nnx.data.load("digits", split="test")
     odd.image_shape = (8, 4)
     assert run.evaluation is not None
-    said = pictures.write(run, odd, run.evaluation, tmp_path)
+    said = pictures.of_images(run, odd, run.evaluation, str(tmp_path))
     assert said[0] == "pictures: curves.png, confusion.png, activations.png"
     assert said[1].startswith("no mistakes.png: mistakes: a row has 64 numbers")
     assert said[2].startswith("no weights.png: weights: a row has 64 numbers")

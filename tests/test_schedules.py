@@ -113,7 +113,7 @@ def test_names(text: str, same: Schedule) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "warm", "cosine:", "cosine:3", "step", "step:", "step:a", "step:1,2,3", "cosine+step:2",
+    ["", "warm", "cosine:", "cosine:1,2", "step", "step:", "step:a", "step:1,2,3", "cosine+step:2",
      "warmup:2+", "warmup:2+lion", "step:1+cosine"],
 )  # fmt: skip
 def test_unknown_names(text: str) -> None:

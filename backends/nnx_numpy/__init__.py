@@ -22,6 +22,7 @@ from . import (  # noqa: F401 - they fill the table
     norm,
     optim,
     pool,
+    recurrent,
     window,
 )
 from .memory import offset, owned

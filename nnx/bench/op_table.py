@@ -135,15 +135,21 @@ _SPECS = [
 OPS: dict[str, OpSpec] = {spec.op: spec for spec in sorted(_SPECS, key=lambda spec: spec.op)}
 
 _VIEW = "gives a view: nothing is computed, its time is that of any small call"
+_SEQUENCES = "of sequences: these cases are matrices"
 NOT_TIMED: dict[str, str] = {
+    "attention": _SEQUENCES,
     "batch_norm": "gives three results: these cases give one",
     "broadcast_to": f"{_VIEW}; backward is a sum, timed as sum",
     "conv1d": "runs as conv2d, on images of one row",
     "conv_transpose2d": "the backward of conv2d",
     "dropout": "its draw is an input, so it is a comparison and a product; PyTorch draws inside",
+    "embedding": "as take",
     "expand_dims": _VIEW,
     "fold": "the backward of windows",
     "getitem_adjoint": "timed as the backward of getitem",
+    "gru": _SEQUENCES,
+    "lstm": _SEQUENCES,
+    "rnn": _SEQUENCES,
     "group_norm": "as layer_norm, on images",
     "matrix_transpose": _VIEW,
     "pad": "a copy",

@@ -1,4 +1,4 @@
-"""The command `nnx`: train, eval, predict, info, bench."""
+"""The command `nnx`: train, eval, predict, generate, info, bench."""
 
 from __future__ import annotations
 
@@ -69,4 +69,4 @@ def _run(argv: list[str]) -> int:
         return train(a)
     from . import use
 
-    return use.evaluate(a) if a.command == "eval" else use.predict(a)
+    return {"eval": use.evaluate, "predict": use.predict, "generate": use.generate}[a.command](a)

@@ -7,17 +7,16 @@ import json
 import os
 from typing import Any
 
-from ..data import ArrayDataset
 from ..errors import DataError
 from ..files import read_file
 from ..train.folder import CONFIG
-from .options import parser
+from .options import filled, parser
 
 NOT_KEPT = ("command", "overwrite", "resume")
 MAY_CHANGE = ("epochs", "backend", "threads", "eager", "save_every", "patience", "plot")
 
 
-def make(a: argparse.Namespace, images: ArrayDataset) -> dict[str, Any]:
+def make(a: argparse.Namespace, form: dict[str, Any]) -> dict[str, Any]:
     """All arguments, the data's form, and what it runs on."""
     import platform
     from datetime import UTC, datetime
@@ -30,13 +29,7 @@ def make(a: argparse.Namespace, images: ArrayDataset) -> dict[str, Any]:
     backend = get_backend()
     return {
         "arguments": {k: v for k, v in vars(a).items() if k not in NOT_KEPT},
-        "data": {
-            "features": images.x.shape[1],
-            "classes": images.classes,
-            "image_shape": images.image_shape,
-            "white": images.white,
-            **({"class_names": images.class_names} if images.class_names else {}),
-        },
+        "data": form,
         "versions": {
             "nnx": __version__, "python": platform.python_version(), "numpy": np.__version__,
         },
@@ -78,7 +71,7 @@ def arguments(folder: str) -> argparse.Namespace:
         elif value is not None and value is not False:
             argv.append(f"{option}={value}")
     try:
-        return parser().parse_args(argv)
+        return filled(parser().parse_args(argv))
     except SystemExit as error:
         raise DataError(
             f"{os.path.join(folder, CONFIG)!r} has arguments that this nnx does not take (see "

@@ -26,7 +26,15 @@ def check(a: argparse.Namespace) -> None:
     plot.check("--plot")
 
 
-def write(trainer: Trainer, held_out: ArrayDataset, result: Evaluation, folder: Path) -> list[str]:
+def of_text(trainer: Trainer, folder: str) -> list[str]:
+    """Write the curves; a line that says so."""
+    plot.curves(trainer.history, Path(folder) / "curves.png")
+    return ["pictures: curves.png"]
+
+
+def of_images(
+    trainer: Trainer, held_out: ArrayDataset, result: Evaluation, folder: str
+) -> list[str]:
     """Write them; lines that say which, and why others were left out."""
     model, shape = trainer.model, held_out.image_shape
     draw: dict[str, Callable[[Path], object]] = {
@@ -42,7 +50,7 @@ def write(trainer: Trainer, held_out: ArrayDataset, result: Evaluation, folder: 
             left_out.append(f"no {name}: {held_out.name} does not hold images")
             continue
         try:
-            draw[name](folder / name)
+            draw[name](Path(folder) / name)
             made.append(name)
         except (OptionError, ShapeError) as error:  # a model or data of another form
             left_out.append(f"no {name}: {error}")

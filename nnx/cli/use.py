@@ -1,4 +1,4 @@
-"""`nnx eval` and `nnx predict`: what a trained model is for."""
+"""`nnx eval`, `nnx predict` and `nnx generate`: what a trained model is for."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from ..layers import Layer
 from ..ops import softmax
 from ..report import summary
 from ..train.folder import BEST, CONFIG, MODEL
-from . import config
-from .train import check_classes, datasets
+from . import chars, config
+from .images import check_classes, datasets
 
 
 def evaluate(a: argparse.Namespace) -> int:
     """Print what `nnx train` prints at its end."""
     run = config.arguments(a.run)
+    if run.task == "chars":
+        return _evaluate_text(a, run)
     if a.data is not None or a.data_dir is not None:
         run.data, run.data_dir = a.data or run.data, a.data_dir
     with use_backend(a.backend):
@@ -57,12 +59,47 @@ def _held_out(
     return whole
 
 
+def _evaluate_text(a: argparse.Namespace, run: argparse.Namespace) -> int:
+    if a.data_dir is not None:
+        raise OptionError("--data-dir is for images; a text is given as --data FILE")
+    with use_backend(a.backend):
+        model, vocabulary = chars.trained(run, config.read(a.run).get("data"), a.run, a.best)
+        ids = vocabulary.encode(data.read_text(a.data or run.data))
+        if a.data is None:
+            ids = ids[len(ids) - len(ids) // chars.HELD_OUT :]
+        windows = data.Windows(ids, model.context)
+        result = train.evaluate(model, data.DataLoader(windows, 32))  # type: ignore[arg-type]
+    print(f"{os.path.basename(a.data or run.data)}: {len(ids):,} characters")
+    print("\n".join(chars.summary(result)))
+    return 0
+
+
+def generate(a: argparse.Namespace) -> int:
+    """Print the prompt and what the model goes on with."""
+    run = config.arguments(a.run)
+    if run.task != "chars":
+        raise OptionError(f"the run in {a.run!r} is of images; classify some with `nnx predict`")
+    if not a.prompt:
+        raise OptionError("--prompt '' is empty, expected at least one character")
+    with use_backend(a.backend):
+        model, vocabulary = chars.trained(run, config.read(a.run).get("data"), a.run, a.best)
+        rng = np.random.default_rng(a.seed)
+        text = chars.written(
+            model, vocabulary, a.prompt, a.generate, model.context, a.temperature, rng
+        )
+    print((a.prompt + text).lstrip("\n"))
+    return 0
+
+
 def predict(a: argparse.Namespace) -> int:
     """Write classes and probabilities, one row per image."""
     if a.out is not None and Path(a.out).suffix not in (".csv", ".npy"):
         raise OptionError(f"--out {a.out}: expected a file's name that ends in .csv or .npy")
+    run = config.arguments(a.run)
+    if run.task == "chars":
+        raise OptionError(f"the run in {a.run!r} is of text; let it go on with `nnx generate`")
     with use_backend(a.backend):
-        model, form = _model(a, config.arguments(a.run))
+        model, form = _model(a, run)
         logits = train.predict(model, _images(a.images, form))
         probabilities = to_numpy(softmax(logits))
     if a.out is None:

@@ -7,5 +7,18 @@ from .idx import read_idx
 from .loader import DataLoader
 from .npz import read_npz
 from .sources import load
+from .text import Characters, RandomWindows, Windows, read_text
 
-__all__ = ["ArrayDataset", "DataLoader", "load", "read_csv", "read_idx", "read_npz", "transforms"]
+__all__ = [
+    "ArrayDataset",
+    "Characters",
+    "DataLoader",
+    "RandomWindows",
+    "Windows",
+    "load",
+    "read_csv",
+    "read_idx",
+    "read_npz",
+    "read_text",
+    "transforms",
+]

@@ -12,9 +12,11 @@ from .activations import (
     Softplus,
     Tanh,
 )
+from .attention import MultiHeadAttention
 from .base import Layer
 from .book import AddNode, Affine, Loss, MulNode
 from .conv import Conv1d, Conv2d, ConvTranspose2d
+from .embedding import Embedding, LearnedPositions, SinusoidalPositions
 from .linear import Dropout, Flatten, Linear, Residual, Sequential, Unflatten
 from .losses import (
     CategoricalCrossentropy,
@@ -26,8 +28,14 @@ from .losses import (
 )
 from .norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
 from .pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d, Pad2d, Upsample
+from .recurrent import GRU, LSTM, RNN
+from .transformer import GPT, TransformerBlock
 
 __all__ = [
+    "GPT",
+    "GRU",
+    "LSTM",
+    "RNN",
     "AddNode",
     "Affine",
     "AvgPool2d",
@@ -39,6 +47,7 @@ __all__ = [
     "ConvTranspose2d",
     "Dropout",
     "Elu",
+    "Embedding",
     "Flatten",
     "Gelu",
     "GlobalAvgPool2d",
@@ -47,6 +56,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LeakyRelu",
+    "LearnedPositions",
     "Linear",
     "LogSoftmax",
     "Loss",
@@ -54,6 +64,7 @@ __all__ = [
     "MeanAbsoluteError",
     "MeanSquaredError",
     "MulNode",
+    "MultiHeadAttention",
     "Pad2d",
     "RMSNorm",
     "Relu",
@@ -62,10 +73,12 @@ __all__ = [
     "Sigmoid",
     "SigmoidCrossEntropy",
     "Silu",
+    "SinusoidalPositions",
     "Softmax",
     "SoftmaxCrossEntropy",
     "Softplus",
     "Tanh",
+    "TransformerBlock",
     "Unflatten",
     "Upsample",
 ]

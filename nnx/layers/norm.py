@@ -118,14 +118,16 @@ class LayerNorm(_Norm):
     """y = gamma (x - mean) / sqrt(var + eps) + beta, over the last axes.   Ba et al. (2016)
 
     x: (..., *shape); gamma, beta: (*shape). shape: an int for one axis, or a tuple
+
+    bias   False: no beta
     """
 
     def __init__(
         self, shape: int | tuple[int, ...], *, eps: float = 1e-5, affine: bool = True,
-        dtype: str = "float32",
+        bias: bool = True, dtype: str = "float32",
     ) -> None:  # fmt: skip
         self.shape = _last_axes("LayerNorm", shape)
-        super().__init__(self.shape, eps, affine, dtype)
+        super().__init__(self.shape, eps, affine, dtype, shift=bias)
 
     def forward(self, x: Any) -> Any:
         _check_last_axes(x, self.shape)

@@ -14,6 +14,7 @@ from .activation import (
     softplus,
     tanh,
 )
+from .attention import attention
 from .conv import conv1d, conv2d, conv_transpose2d
 from .dropout import dropout
 from .elementwise import (
@@ -35,6 +36,7 @@ from .elementwise import (
     subtract,
     where,
 )
+from .embedding import embedding
 from .index import getitem, getitem_adjoint, scatter_add, take
 from .linear import affine, matmul
 from .loss import (
@@ -47,6 +49,7 @@ from .loss import (
 )
 from .norm import batch_norm, group_norm, layer_norm, rms_norm
 from .pool import avg_pool2d, max_pool2d
+from .recurrent import gru, lstm, rnn
 from .reduce import logsumexp, max, mean, min, sum, var
 from .resize import upsample
 from .shape import (
@@ -68,6 +71,7 @@ __all__ = [
     "add",
     "affine",
     "astype",
+    "attention",
     "avg_pool2d",
     "batch_norm",
     "broadcast_to",
@@ -80,6 +84,7 @@ __all__ = [
     "divide",
     "dropout",
     "elu",
+    "embedding",
     "erf",
     "exp",
     "expand_dims",
@@ -89,6 +94,7 @@ __all__ = [
     "getitem",
     "getitem_adjoint",
     "group_norm",
+    "gru",
     "huber",
     "layer_norm",
     "leaky_relu",
@@ -96,6 +102,7 @@ __all__ = [
     "log1p",
     "log_softmax",
     "logsumexp",
+    "lstm",
     "matmul",
     "matrix_transpose",
     "max",
@@ -114,6 +121,7 @@ __all__ = [
     "relu",
     "reshape",
     "rms_norm",
+    "rnn",
     "scatter_add",
     "sigmoid",
     "sigmoid_cross_entropy",

@@ -59,12 +59,14 @@ def exponential(gamma: float = 0.95) -> Schedule:
     return lambda now: float(gamma**now.epoch)
 
 
-def cosine() -> Schedule:
-    """(1 + cos(pi part)) / 2, from 1 down to nearly 0 at the last step.
+def cosine(end: float = 0.0) -> Schedule:
+    """end + (1 - end) (1 + cos(pi part)) / 2, from 1 down to nearly `end` at the last step.
 
     Loshchilov and Hutter (2017), equation 5, without restarts.
     """
-    return lambda now: (1 + math.cos(math.pi * now.part)) / 2
+    if not 0 <= end < 1:
+        raise OptionError(f"cosine: end={end!r}, expected a part of the rate, in [0, 1)")
+    return lambda now: _between(1.0, end, now.part)
 
 
 def warmup(epochs: float = 1.0, then: Schedule | None = None) -> Schedule:

@@ -11,9 +11,10 @@ trainer.fit(
 )
 """
 
-from .build import OPTIMIZERS, build_model, build_optimizer
+from .build import OPTIMIZERS, build_gpt, build_model, build_optimizer
 from .evaluation import Evaluation, evaluate, predict
 from .folder import RunFolder
+from .generation import generate
 from .given import Batches
 from .meter import Meter
 from .trainer import Trainer
@@ -25,8 +26,10 @@ __all__ = [
     "Meter",
     "RunFolder",
     "Trainer",
+    "build_gpt",
     "build_model",
     "build_optimizer",
     "evaluate",
+    "generate",
     "predict",
 ]

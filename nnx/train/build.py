@@ -68,6 +68,24 @@ def _lenet(n_in: int, n_out: int) -> layers.Sequential:
     )  # fmt: skip
 
 
+def build_gpt(spec: str, size: int, context: int, dropout: float = 0.0) -> layers.GPT:
+    """A language model from its name: "gpt:4,4,128" has 4 layers of 4 heads, 128 wide.
+
+    size, context   of `nnx.layers.GPT`
+    """
+    kind, _, given = spec.partition(":")
+    sizes = [int(n) if n.isascii() and n.isdecimal() else 0 for n in given.split(",")]
+    if kind != "gpt" or len(sizes) != 3 or 0 in sizes:
+        raise OptionError(
+            f"unknown model of text {spec!r}; expected 'gpt:' with how many layers, heads and how "
+            f"wide, such as gpt:4,4,128"
+        )
+    depth, heads, width = sizes
+    return layers.GPT(
+        size, context=context, layers=depth, heads=heads, width=width, dropout=dropout
+    )
+
+
 def build_optimizer(
     name: str,
     parameters: Iterable[Parameter],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,11 @@ class Evaluation:
     @property
     def loss(self) -> float:
         return self.scores["loss"]
+
+    @property
+    def perplexity(self) -> float:
+        """e^loss, where the loss is a cross-entropy: see `nnx.metrics.perplexity`."""
+        return math.exp(self.loss)
 
     @property
     def accuracy(self) -> float:

@@ -1,0 +1,154 @@
+"""Text for models of characters: characters as ids and back, and windows of a text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from ..backend import Array, Backend, get_backend, load_backend
+from ..errors import DataError, LabelError, OptionError, ShapeError
+from .dataset import HostArray, check_int
+
+
+class Characters:
+    """A vocabulary of characters, in the order of their ids.
+
+        vocabulary = Characters.of("abba")        # 'a' is 0, 'b' is 1
+        vocabulary.decode(vocabulary.encode("baba"))
+
+    Raises DataError for no characters, or one that is there twice.
+    """
+
+    def __init__(self, characters: Iterable[str]) -> None:
+        self.characters: str = "".join(characters)
+        self._ids: dict[str, int] = {c: i for i, c in enumerate(self.characters)}
+        if not self.characters or len(self._ids) < len(self.characters):
+            raise DataError(
+                f"Characters({self.characters[:40]!r}): expected at least one character, each once"
+            )
+
+    @classmethod
+    def of(cls, text: str) -> Characters:
+        """The characters of a text, sorted."""
+        return cls(sorted(set(text)))
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def encode(self, text: str) -> HostArray:
+        """ids (len(text),), int64; LabelError names a character that the vocabulary lacks."""
+        try:
+            return np.fromiter((self._ids[c] for c in text), np.int64, len(text))
+        except KeyError as error:
+            place = text.index(error.args[0])
+            raise LabelError(
+                f"encode: character {error.args[0]!r} at place {place} of the text is none of the "
+                f"vocabulary's {len(self)}: {self._brief()}"
+            ) from None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; LabelError names one outside the vocabulary."""
+        found = []
+        for place, i in enumerate(ids):
+            if not 0 <= i < len(self):
+                raise LabelError(
+                    f"decode: id {i} at place {place}, expected 0..{len(self) - 1}: the vocabulary "
+                    f"has {len(self)} characters"
+                )
+            found.append(self.characters[i])
+        return "".join(found)
+
+    def _brief(self) -> str:
+        shown = self.characters[:60]
+        return repr(shown) + ("..." if len(self) > len(shown) else "")
+
+    def __repr__(self) -> str:
+        return f"Characters({self._brief()})"
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A file's text, in UTF-8; DataError if it cannot be read, is of another encoding, or empty."""
+    name = os.fspath(path)
+    try:
+        with open(name, encoding="utf-8", newline="") as file:
+            text = file.read()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not text in UTF-8: {error}; convert it first") from error
+    except OSError as error:
+        raise DataError(f"{name} cannot be read ({error.strerror or error})") from error
+    if not text:
+        raise DataError(f"{name} is empty, expected text")
+    return text
+
+
+class Windows:
+    """Windows of a text, one after another: x = ids[i : i + length], t = the ids that follow each.
+
+    A data set for a DataLoader: row i begins at i * length. What is left at the end is left out.
+
+    Raises ShapeError unless ids are (n,) with n > length.
+    """
+
+    def __init__(self, ids: HostArray, length: int) -> None:
+        check_int("Windows", "length", length, 1)
+        if ids.ndim != 1 or len(ids) <= length:
+            raise ShapeError(
+                f"Windows: the ids have shape {ids.shape}, expected (n,) with n > {length}, the "
+                f"window's length; give a longer text or a shorter context"
+            )
+        self.ids, self.length = ids, length
+
+    def __len__(self) -> int:
+        return (len(self.ids) - 1) // self.length
+
+    def __getitem__(self, index: HostArray) -> tuple[HostArray, HostArray]:
+        return self.at(np.asarray(index) * self.length)
+
+    def at(self, starts: HostArray) -> tuple[HostArray, HostArray]:
+        """The windows that begin at these places: x, t (len(starts), length)."""
+        places = starts[..., None] + np.arange(self.length)
+        return self.ids[places], self.ids[places + 1]
+
+
+class RandomWindows:
+    """Batches of windows that begin anywhere in a text, drawn anew for each: for `Trainer.fit`.
+
+    dataset      Windows
+    batch_size   windows of a batch
+    steps        batches of an epoch
+    seed         the places depend on (seed, epoch) alone
+    backend      a name or a Backend; None takes the one that is current
+
+    Raises OptionError for numbers that are none.
+    """
+
+    def __init__(
+        self, dataset: Windows, batch_size: int, steps: int, *, seed: int = 0,
+        backend: str | Backend | None = None,
+    ) -> None:  # fmt: skip
+        for name, value in (("batch_size", batch_size), ("steps", steps)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise OptionError(f"RandomWindows: {name}={value!r}, expected an int of 1 or more")
+        backend = get_backend() if backend is None else backend
+        self.backend: Backend = load_backend(backend) if isinstance(backend, str) else backend
+        self.dataset, self.batch_size, self.steps, self.seed = dataset, batch_size, steps, seed
+        self.epoch: int = 0
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        return self.batches(epoch)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
+        """The batches of that epoch from number `start` on."""
+        source = np.random.SeedSequence(self.seed, spawn_key=(epoch,))
+        places = np.random.Generator(np.random.PCG64(source)).integers(
+            len(self.dataset.ids) - self.dataset.length, size=(self.steps, self.batch_size)
+        )
+        for i in range(start, self.steps):
+            x, t = self.dataset.at(places[i])
+            yield self.backend.asarray(x), self.backend.asarray(t)

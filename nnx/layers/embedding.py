@@ -1,0 +1,108 @@
+"""Ids as vectors, and where in a sequence they stand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .. import init, ops
+from ..arrays import asarray
+from ..buffer import Buffer
+from ..errors import OptionError, ShapeError
+from ..ops._geometry import checked
+from ..random import generator
+from ..tensor import Parameter
+from .base import Layer
+
+
+class Embedding(Layer):
+    """y = W[ids]: a learned row for each of `size` ids.   Bengio et al. (2003)
+
+    ids: ints of any shape, W: (size, dim), y: (*ids.shape, dim)
+
+    padding   an id whose row is zeros and stays so: the filler of short sequences
+
+    W is drawn by `W_init` (standard normal by default). Raises LabelError on ids outside
+    0..size-1.
+    """
+
+    constants: ClassVar[tuple[str, ...]] = ("ids",)
+
+    def __init__(
+        self, size: int, dim: int, *, padding: int | None = None,
+        W_init: init.Initializer = init.normal(std=1.0),  # noqa: B008 - it has no state
+        dtype: str = "float32",
+    ) -> None:  # fmt: skip
+        checked("Embedding", "size", size, 1, 1)
+        checked("Embedding", "dim", dim, 1, 1)
+        if padding is not None and not 0 <= padding < size:
+            raise OptionError(f"Embedding: padding={padding!r}, expected an id in 0..{size - 1}")
+        self.padding = padding
+        W = W_init((size, dim), generator())
+        if padding is not None:
+            W[padding] = 0
+        self.W = Parameter(asarray(W, dtype))
+
+    def forward(self, ids: Any) -> Any:
+        return ops.embedding(self.W, ids, padding=self.padding)
+
+    def __repr__(self) -> str:
+        size, dim = self.W.shape
+        padding = "" if self.padding is None else f", padding={self.padding}"
+        return f"Embedding({size}, {dim}{padding})"
+
+
+class LearnedPositions(Layer):
+    """y = x + P, a learned vector for each place.   Gehring et al. (2017)
+
+    x: (..., L, dim) with L <= length, P: (length, dim)
+    """
+
+    def __init__(
+        self, length: int, dim: int, *,
+        P_init: init.Initializer = init.normal(std=0.02),  # noqa: B008 - it has no state
+        dtype: str = "float32",
+    ) -> None:  # fmt: skip
+        checked("LearnedPositions", "length", length, 1, 1)
+        checked("LearnedPositions", "dim", dim, 1, 1)
+        self.P = Parameter(asarray(P_init((length, dim), generator()), dtype))
+
+    def forward(self, x: Any) -> Any:
+        return x + _first_rows(self.P, x)
+
+    def __repr__(self) -> str:
+        return "LearnedPositions({}, {})".format(*self.P.shape)
+
+
+class SinusoidalPositions(Layer):
+    """y = x + P, P[t, 2i] = sin(t / 10000^(2i / dim)), P[t, 2i + 1] = cos of the same.
+
+    x: (..., L, dim) with L <= length; P: a Buffer (length, dim).   Vaswani et al. (2017)
+    """
+
+    def __init__(self, length: int, dim: int, *, dtype: str = "float32") -> None:
+        checked("SinusoidalPositions", "length", length, 1, 1)
+        checked("SinusoidalPositions", "dim", dim, 1, 1)
+        rates = np.exp(-math.log(10000) / dim * np.arange(0, dim, 2))
+        angles = np.arange(length)[:, None] * rates
+        P = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, -1)[:, :dim]
+        self.P = Buffer(asarray(np.ascontiguousarray(P), dtype))
+
+    def forward(self, x: Any) -> Any:
+        return x + _first_rows(self.P, x)
+
+    def __repr__(self) -> str:
+        return "SinusoidalPositions({}, {})".format(*self.P.shape)
+
+
+def _first_rows(P: Any, x: Any) -> Any:
+    """A row of P for each place of x."""
+    length, dim = P.shape
+    if len(x.shape) < 2 or x.shape[-1] != dim or x.shape[-2] > length:
+        raise ShapeError(
+            f"x has shape {tuple(x.shape)}, expected (..., L, {dim}) with L at most {length}, the "
+            f"number of positions"
+        )
+    return P if x.shape[-2] == length else P[: x.shape[-2]]

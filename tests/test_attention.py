@@ -1,0 +1,340 @@
+"""Embeddings, positions, attention and transformers, against PyTorch."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+from typing import Any
+
+import against_torch
+import numpy as np
+import pytest
+from against_torch import agree, put, replays, torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nnx
+from nnx import layers as L
+
+settings.register_profile("sequences", max_examples=25, deadline=None)
+settings.load_profile("sequences")
+sizes = st.integers(1, 5)
+
+
+def wide(layer: L.Layer, seed: int = 0) -> Any:
+    """In float64, with every parameter drawn, so that none is 0 or 1 by chance."""
+    layer.astype("float64")
+    rng = np.random.default_rng(seed)
+    for p in layer.parameters():
+        p.data = rng.normal(size=p.shape) * 0.5
+    return layer
+
+
+def linear(ours: L.Linear, W: Any, b: Any) -> list[tuple[Any, Any]]:
+    """Give PyTorch's weight and bias the values of a Linear; the pairs of their gradients."""
+    put(W, ours.W.numpy().T)
+    pairs: list[tuple[Any, Any]] = [(ours.W, lambda: W.grad.T)]
+    if ours.b is not None:
+        put(b, ours.b)
+        pairs.append((ours.b, lambda: b.grad))
+    return pairs
+
+
+@given(sizes, sizes, st.lists(st.integers(0, 4), min_size=1, max_size=2), st.booleans())
+def test_embedding(size: int, dim: int, shape: list[int], pads: bool) -> None:
+    layer = wide(L.Embedding(size, dim, padding=size - 1 if pads else None))
+    theirs = torch.nn.Embedding(size, dim, padding_idx=layer.padding, dtype=torch.float64)
+    put(theirs.weight, layer.W)
+    ids = np.random.default_rng(1).integers(0, size, shape)
+    agree(layer, theirs, [ids], [(layer.W, lambda: theirs.weight.grad)])
+
+
+def test_the_padding_of_an_embedding_begins_as_zeros_and_stays() -> None:
+    layer = L.Embedding(5, 3, padding=2)
+    optimizer = nnx.optim.SGD(layer.parameters(), lr=1.0)
+    loss = nnx.sum(layer(nnx.Tensor(np.array([2, 2, 1]))) + 1)
+    loss.backward()
+    optimizer.step()
+    assert not layer.W.numpy()[2].any() and layer.W.numpy()[1].all()
+
+
+def test_sinusoidal_positions_are_the_papers() -> None:
+    layer = L.SinusoidalPositions(7, 5)
+    P = layer.P.numpy()
+    for t in range(7):
+        for i in range(5):
+            angle = t / 10000 ** ((i - i % 2) / 5)
+            assert P[t, i] == pytest.approx(math.cos(angle) if i % 2 else math.sin(angle), abs=1e-6)
+    x = np.ones((2, 4, 5), np.float32)
+    np.testing.assert_array_equal(layer.forward(x), x + P[:4])
+    assert [n for n, _ in layer.named_state()] == ["P"] and not layer.parameters()
+
+
+@given(sizes, sizes)
+def test_learned_positions(length: int, dim: int) -> None:
+    layer = wide(L.LearnedPositions(length, dim))
+    used = max(1, length - 1)
+    P = torch.tensor(layer.P.numpy(), requires_grad=True)
+    x = np.random.default_rng(0).normal(size=(2, used, dim))
+    agree(layer, lambda x: x + P[:used], [x], [(layer.P, lambda: P.grad)])
+
+
+def _attention(layer: L.MultiHeadAttention, bias: bool) -> tuple[Any, list[tuple[Any, Any]]]:
+    theirs = torch.nn.MultiheadAttention(
+        layer.dim, layer.heads, bias=bias, batch_first=True, dtype=torch.float64
+    )
+    pairs = linear(layer.qkv, theirs.in_proj_weight, theirs.in_proj_bias)
+    return theirs, pairs + linear(layer.out, theirs.out_proj.weight, theirs.out_proj.bias)
+
+
+@given(
+    sizes, sizes, sizes, st.sampled_from([(2, 1), (4, 2), (6, 3), (3, 3)]),
+    st.booleans(), st.booleans(), st.sampled_from([None, "LS", "NLS", "padding", "heads"]),
+    st.booleans(), st.integers(0, 99),
+)  # fmt: skip
+def test_multi_head_attention(
+    n: int, length: int, other: int, width: tuple[int, int], bias: bool, causal: bool,
+    masked: str | None, crossed: bool, seed: int,
+) -> None:  # fmt: skip
+    rng = np.random.default_rng(seed)
+    dim, heads = width
+    keys = other if crossed else length
+    layer = wide(L.MultiHeadAttention(dim, heads, causal=causal, bias=bias), seed)
+    theirs, pairs = _attention(layer, bias)
+    shape = {
+        "LS": (length, keys), "NLS": (n, length, keys), "padding": (n, 1, keys),
+        "heads": (n, heads, length, keys),
+    }.get(masked or "")  # fmt: skip
+    mask = None
+    seen = np.ones((n, heads, length, keys), bool)
+    if shape is not None:
+        mask = rng.random(shape) < 0.6
+        mask[..., 0] = True  # PyTorch gives NaN where a query may look nowhere
+        seen &= mask[:, None] if mask.ndim == 3 else mask
+    if causal:
+        if keys < length:  # likewise
+            return
+        seen &= np.tril(np.ones((length, keys), bool), keys - length)
+    hidden = torch.tensor(~seen.reshape(n * heads, length, keys))
+    x, context = rng.normal(size=(n, length, dim)), rng.normal(size=(n, keys, dim))
+
+    def attend(x: Any, context: Any = None, mask: Any = None) -> Any:
+        memory = x if context is None else context
+        return theirs(x, memory, memory, attn_mask=hidden, need_weights=False)[0]
+
+    for mode in (True, False):
+        layer.train(mode), theirs.train(mode)
+        theirs.zero_grad()
+        agree(layer, attend, [x, context if crossed else None, mask], pairs)
+
+
+@given(sizes, sizes, st.sampled_from([(2, 1), (4, 2)]), st.booleans(), st.booleans())
+def test_transformer_block(
+    n: int, length: int, width: tuple[int, int], bias: bool, first: bool
+) -> None:
+    dim, heads = width
+    layer = wide(L.TransformerBlock(dim, heads, hidden=5, bias=bias, norm_first=first, causal=True))
+    theirs = torch.nn.TransformerEncoderLayer(
+        dim, heads, 5, 0.0, "gelu", batch_first=True, norm_first=first, bias=bias,
+        dtype=torch.float64,
+    )  # fmt: skip
+    attention = theirs.self_attn
+    pairs = linear(layer.attention.qkv, attention.in_proj_weight, attention.in_proj_bias)
+    pairs += linear(layer.attention.out, attention.out_proj.weight, attention.out_proj.bias)
+    pairs += linear(layer.mlp[0], theirs.linear1.weight, theirs.linear1.bias)
+    pairs += linear(layer.mlp[3], theirs.linear2.weight, theirs.linear2.bias)
+    for norm, other in ((layer.norm1, theirs.norm1), (layer.norm2, theirs.norm2)):
+        put(other.weight, norm.gamma)
+        pairs.append((norm.gamma, lambda w=other.weight: w.grad))
+        if bias:
+            put(other.bias, norm.beta)
+            pairs.append((norm.beta, lambda b=other.bias: b.grad))
+    hidden = torch.triu(torch.ones(length, length, dtype=torch.bool), 1)
+    x = np.random.default_rng(n).normal(size=(n, length, dim))
+    agree(layer, lambda x: theirs(x, src_mask=hidden), [x], pairs)
+
+
+def test_dropout_of_attention_is_of_weights_and_in_training_only() -> None:
+    nnx.seed(1)
+    layer = wide(L.MultiHeadAttention(4, 2, dropout=0.5))
+    x = np.random.default_rng(0).normal(size=(3, 6, 4))
+    dropped = [layer.forward(x) for _ in range(2)]
+    assert not np.array_equal(*dropped)
+    layer.eval()
+    kept = [layer.forward(x) for _ in range(2)]
+    assert np.array_equal(*kept)
+
+
+def test_gpt_is_its_formula_and_sees_no_later_ids() -> None:
+    nnx.seed(0)
+    model = wide(L.GPT(11, context=6, layers=2, heads=2, width=8))
+    ids = np.random.default_rng(0).integers(0, 11, (2, 5))
+    y = model.forward(ids)
+    assert y.shape == (2, 5, 11)
+    changed = ids.copy()
+    changed[:, 3] = (ids[:, 3] + 1) % 11
+    other = model.forward(changed)
+    np.testing.assert_allclose(other[:, :3], y[:, :3], rtol=1e-12)
+    assert np.abs(other[:, 3:] - y[:, 3:]).min() > 0
+    W = torch.tensor(model.tokens.W.numpy(), requires_grad=True)
+    P = torch.tensor(model.positions.P.numpy())
+    x = W[torch.tensor(ids)] + P[:5]
+    for block in model.blocks:
+        x = _block(block, x)
+    h = torch.nn.functional.layer_norm(x, (8,), torch.tensor(model.norm.gamma.numpy()))
+    expected = h @ W.T
+    np.testing.assert_allclose(y, expected.detach().numpy(), rtol=1e-9)
+    expected.sum().backward()
+    model.forward(ids)
+    model.backward(np.ones_like(y))
+    np.testing.assert_allclose(model.tokens.W.grad, W.grad.numpy(), rtol=1e-8, atol=1e-10)
+
+
+def _block(block: L.TransformerBlock, x: Any) -> Any:
+    F, t = torch.nn.functional, lambda p: torch.tensor(p.numpy())
+    q, k, v = (
+        a.reshape(*a.shape[:2], 2, 4).transpose(1, 2)
+        for a in (F.layer_norm(x, (8,), t(block.norm1.gamma)) @ t(block.attention.qkv.W)).split(
+            8, -1
+        )
+    )
+    y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(x.shape)
+    x = x + y @ t(block.attention.out.W)
+    h = F.layer_norm(x, (8,), t(block.norm2.gamma)) @ t(block.mlp[0].W)
+    return x + F.gelu(h) @ t(block.mlp[3].W)
+
+
+def test_gpt_begins_as_its_paper_says() -> None:
+    model = L.GPT(65, context=16, layers=8, heads=2, width=64)
+    block = model.blocks[3]
+    for W in (model.tokens.W, model.positions.P, block.attention.qkv.W, block.mlp[0].W):
+        assert W.numpy().std() == pytest.approx(0.02, rel=0.05)
+    for W in (block.attention.out.W, block.mlp[3].W):
+        assert W.numpy().std() == pytest.approx(0.005, rel=0.05)
+    assert all(p.ndim == 2 or (p.ndim == 1 and (p.numpy() == 1).all()) for p in model.parameters())
+
+
+X = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
+IDS = np.random.default_rng(0).integers(0, 7, (3, 5))
+LAYERS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "embedding": (lambda: L.Embedding(7, 4, padding=1), (IDS,)),
+    "learned": (lambda: L.LearnedPositions(6, 4), (X,)),
+    "sinusoidal": (lambda: L.Sequential(L.SinusoidalPositions(6, 4), L.Linear(4, 3)), (X,)),
+    "attention": (lambda: L.MultiHeadAttention(4, 2, dropout=0.2), (X,)),
+    "masked": (lambda: L.MultiHeadAttention(4, 2), (X, None, np.tri(5, dtype=bool))),
+    "crossed": (lambda: L.MultiHeadAttention(4, 2), (X, X[:, :3])),
+    "block": (lambda: L.TransformerBlock(4, 2, causal=True, dropout=0.1), (X,)),
+    "gpt": (lambda: L.GPT(7, context=5, layers=2, heads=2, width=4, dropout=0.1), (IDS,)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_captured_steps_are_eager_ones(name: str) -> None:
+    replays(LAYERS[name][0], *LAYERS[name][1])
+
+
+@pytest.mark.parametrize("name", ["attention", "gpt"])
+def test_a_later_step_takes_no_more_memory(name: str) -> None:
+    make, inputs = LAYERS[name]
+    layer = make()
+    step = against_torch._step(layer, nnx.optim.Adam(layer.parameters(), lr=1e-3))
+    peaks = []
+    for _ in range(6):
+        tracemalloc.start()
+        step(*inputs)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert max(peaks[2:]) <= peaks[1] * 1.02
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_long_sequences_take_memory_by_rows(causal: bool) -> None:
+    """8 heads of 2,048: all scores at once are 134 MB, a block of them 4."""
+    rng = np.random.default_rng(0)
+    q, k, v = (
+        nnx.Tensor(rng.normal(size=(8, 2048, 8)).astype(np.float32), requires_grad=True)
+        for _ in range(3)
+    )
+    tracemalloc.start()
+    y = nnx.attention(q, k, v, causal=causal)
+    y.backward(np.ones(y.shape, np.float32))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6
+    again = nnx.attention(q.data, k.data, v.data, causal=causal, rows=2048)
+    np.testing.assert_allclose(y.data, again, rtol=1e-4, atol=1e-6)
+
+
+ZERO = np.zeros((2, 5, 4), np.float32)
+ERRORS: list[tuple[Any, type[nnx.NnxError], str]] = [
+    (lambda: L.MultiHeadAttention(10, 3), nnx.OptionError,
+     "MultiHeadAttention(10, 3): a width of 10 does not fall into 3 heads; expected a multiple of "
+     "3, such as 12"),
+    (lambda: L.MultiHeadAttention(4, 2, dropout=1), nnx.OptionError,
+     "MultiHeadAttention: dropout=1, expected a probability in [0, 1)"),
+    (lambda: L.MultiHeadAttention(6, 2)(ZERO), nnx.ShapeError,
+     "in MultiHeadAttention(6, 2): x has shape (2, 5, 4), expected (..., length, 6)"),
+    (lambda: L.MultiHeadAttention(4, 2)(ZERO, ZERO[..., :3]), nnx.ShapeError,
+     "in MultiHeadAttention(4, 2): context has shape (2, 5, 3), expected (..., length, 4)"),
+    (lambda: L.MultiHeadAttention(4, 2)(ZERO, None, np.ones(5, bool)), nnx.ShapeError,
+     "in MultiHeadAttention(4, 2): mask has shape (5,), expected (L, S), or 3 axes (..., L, S) as "
+     "x has, or 4 axes (..., heads, L, S)"),
+    (lambda: L.MultiHeadAttention(4, 2)(ZERO, None, np.ones((5, 6), bool)), nnx.ShapeError,
+     "in MultiHeadAttention(4, 2): attention: mask has shape (5, 6), expected one that broadcasts "
+     "to (2, 2, 5, 5) = (..., L, S), because q has shape (2, 2, 5, 2), k (2, 2, 5, 2), v "
+     "(2, 2, 5, 2)"),
+    (lambda: L.MultiHeadAttention(4, 2)(ZERO, None, np.ones((5, 5), np.int64)), nnx.DtypeError,
+     "in MultiHeadAttention(4, 2): attention: mask is int64, expected bool, True where a query "
+     "may look: write mask != 0; numbers to add to the scores are `bias`"),
+    (lambda: nnx.attention(ZERO, ZERO[..., :3], ZERO), nnx.ShapeError,
+     "attention: q has shape (2, 5, 4), k (2, 5, 3), v (2, 5, 4); expected (..., L, E), (..., S, "
+     "E) and (..., S, D): queries and keys of one width E > 0"),
+    (lambda: nnx.attention(ZERO, ZERO[:, :3], ZERO), nnx.ShapeError,
+     "attention: q has shape (2, 5, 4), k (2, 3, 4), v (2, 5, 4); expected (..., L, E), (..., S, "
+     "E) and (..., S, D): a value for each of the S keys"),
+    (lambda: nnx.attention(ZERO, ZERO[:, :0], ZERO[:, :0]), nnx.ShapeError,
+     "attention: q has shape (2, 5, 4), k (2, 0, 4), v (2, 0, 4); expected at least one key"),
+    (lambda: nnx.attention(np.zeros((3, 5, 4), np.float32), ZERO, ZERO), nnx.ShapeError,
+     "attention: q has shape (3, 5, 4), k (2, 5, 4), v (2, 5, 4); expected (..., L, E), (..., S, "
+     "E) and (..., S, D), with leading axes that broadcast"),
+    (lambda: nnx.attention(ZERO, ZERO, ZERO, drawn=np.zeros((5, 5), np.float32)), nnx.ShapeError,
+     "attention: drawn has shape (5, 5), expected (2, 5, 5)"),
+    (lambda: nnx.attention(ZERO, ZERO, ZERO, p=1.0), nnx.OptionError,
+     "attention: p=1.0, expected a probability of dropping in [0, 1)"),
+    (lambda: nnx.attention(ZERO, ZERO, ZERO, rows=0), nnx.OptionError,
+     "attention: rows=0, expected at least 1"),
+    (lambda: L.Embedding(7, 4)(np.array([[1, 7]])), nnx.LabelError,
+     "in Embedding(7, 4): embedding: id 7 at ids[0, 1], expected 0..6: the vocabulary has 7 ids"),
+    (lambda: L.Embedding(7, 4)(np.array(-1)), nnx.LabelError,
+     "in Embedding(7, 4): embedding: id -1, expected 0..6: the vocabulary has 7 ids"),
+    (lambda: L.Embedding(7, 4)(ZERO), nnx.DtypeError,
+     "in Embedding(7, 4): embedding: the ids are float32, expected an array of ints: "
+     "nnx.asarray(ids, 'int64')"),
+    (lambda: L.Embedding(7, 4)(3), nnx.DtypeError,
+     "in Embedding(7, 4): embedding: the ids are int, expected an array of ints: "
+     "nnx.asarray(ids, 'int64')"),
+    (lambda: L.Embedding(0, 4), nnx.OptionError,
+     "Embedding: size=0, expected an int of at least 1"),
+    (lambda: L.Embedding(7, 4, padding=7), nnx.OptionError,
+     "Embedding: padding=7, expected an id in 0..6"),
+    (lambda: nnx.embedding(ZERO, np.array([0])), nnx.ShapeError,
+     "embedding: W has shape (2, 5, 4), expected (V, D): a row per id"),
+    (lambda: nnx.embedding(ZERO[0], np.array([0]), padding=9), nnx.OptionError,
+     "embedding: padding=9, expected an id in 0..4"),
+    (lambda: L.LearnedPositions(4, 4)(ZERO), nnx.ShapeError,
+     "in LearnedPositions(4, 4): x has shape (2, 5, 4), expected (..., L, 4) with L at most 4, the "
+     "number of positions"),
+    (lambda: L.SinusoidalPositions(5, 3)(ZERO), nnx.ShapeError,
+     "in SinusoidalPositions(5, 3): x has shape (2, 5, 4), expected (..., L, 3) with L at most 5, "
+     "the number of positions"),
+    (lambda: L.GPT(7, context=4, layers=1, heads=1, width=4)(IDS), nnx.ShapeError,
+     "in GPT(7, context=4, layers=1, heads=1, width=4): ids have shape (3, 5), expected (N, L) "
+     "with L in 1..4, the context"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), ERRORS, ids=lambda v: str(v)[:40])
+def test_messages(call: Any, kind: type[nnx.NnxError], message: str) -> None:
+    with pytest.raises(kind) as error:
+        call()
+    assert str(error.value) == message
