@@ -1,4 +1,4 @@
-"""Saving and loading parameters: safetensors files, which hold no code."""
+"""Saving and loading parameters and buffers: safetensors files, which hold no code."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ FORMAT, VERSION = "nnx", "1"
 
 
 def save(layer: Layer, path: str | os.PathLike[str]) -> None:
-    """Write the layer's parameters to `path`: all of them, or the old file stays as it is.
+    """Write the layer's parameters and buffers to `path`: all, or the old file stays as it is.
 
-    The file is a safetensors file with the names of `state_dict()`, of any backend's parameters.
+    The file is a safetensors file with the names of `state_dict()`, of any backend's arrays.
     Raises DataError if it cannot be written, or if a dtype has no place in such a file.
     """
     about = {"format": FORMAT, "version": VERSION}
@@ -25,11 +25,11 @@ def save(layer: Layer, path: str | os.PathLike[str]) -> None:
 
 
 def load(layer: Layer, path: str | os.PathLike[str]) -> None:
-    """Read parameters that `save` wrote into the layer, on whichever backend it is.
+    """Read what `save` wrote into the layer's parameters and buffers, on whichever backend it is.
 
-    Values are cast to each parameter's dtype. A safetensors file that another program wrote loads
-    too if its names and shapes fit. Raises DataError for a missing, damaged or foreign file or an
-    unknown dtype, StateError if the names or shapes do not fit; the layer is then unchanged.
+    Values are cast to the dtypes that are there. A safetensors file that another program wrote
+    loads too if its names and shapes fit. Raises DataError for a missing, damaged or foreign file
+    or an unknown dtype, StateError if the names or shapes do not fit; the layer is then unchanged.
     """
     given = os.fspath(path)
     arrays, about = unpack("load", read_file("load", given), given)

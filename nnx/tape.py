@@ -42,6 +42,7 @@ class Plan(NamedTuple):
     """What a call notes, given which of its arguments want a gradient.
 
     kept       (name, position) of the arguments that derivatives read; position -1 is all of them
+    absent     names of those that were left out
     extras     names of the extras that they read
     attributes names of the attributes that they read
     y          whether they read the result
@@ -50,6 +51,7 @@ class Plan(NamedTuple):
 
     derivatives: tuple[Derivative, ...]
     kept: tuple[tuple[str, int], ...]
+    absent: tuple[str, ...]
     extras: tuple[str, ...]
     attributes: tuple[str, ...]
     y: bool
@@ -106,7 +108,7 @@ def _noted(
     op: Op[...], backend: Backend, plan: Plan, edges: list[Edge | None], bare: Any,
     attrs: Mapping[str, Any], y: Any, extras: dict[str, Any],
 ) -> Any:  # fmt: skip
-    kept = {}
+    kept: dict[str, Any] = dict.fromkeys(plan.absent)
     for name, i in plan.kept:
         kept[name] = bare[i] if i >= 0 else tuple(bare)
     for name in plan.extras:
@@ -139,6 +141,7 @@ def _plan(op: Op[...], kernels: Kernels, wanted: tuple[bool, ...], extras: dict[
     plan = Plan(
         derivatives,
         tuple((n, i) for n, i in kept if i < len(wanted)),
+        tuple(n for n, i in kept if i >= len(wanted)),
         mine,
         tuple(sorted(reads & set(attributes))),
         "y" in reads and "y" not in arrays,

@@ -44,6 +44,10 @@ class Case:
         return args, {k: _made(v, rng, dtype) for k, v in self.attrs.items()}
 
 
+def case(*args: Any, smooth: bool = True, standard: bool = True, **attrs: Any) -> Case:
+    return Case(args, attrs, smooth, standard)
+
+
 def _made(value: Any, rng: np.random.Generator, dtype: str) -> Any:
     if isinstance(value, tuple):
         return tuple(_made(v, rng, dtype) for v in value)

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import image_samples
 from makers import (
     Case,
     Maker,
     apart,
+    case,
     ids,
     mask,
     normal,
@@ -27,10 +29,6 @@ from makers import (
 
 import nnx
 from nnx.op import REGISTRY, Op
-
-
-def case(*args: Any, smooth: bool = True, standard: bool = True, **attrs: Any) -> Case:
-    return Case(args, attrs, smooth, standard)
 
 
 def unary(make: Callable[..., Maker]) -> list[Case]:
@@ -266,11 +264,11 @@ LOSSES: dict[str, list[Case]] = {
     ],
 }  # fmt: skip
 
-SAMPLES = {**ELEMENTWISE, **ARRANGING, **LINEAR, **LOSSES}
+SAMPLES = {**ELEMENTWISE, **ARRANGING, **LINEAR, **LOSSES, **image_samples.SAMPLES}
 # These take no array without axes.
 NEEDS_AN_AXIS = {
     "softmax", "log_softmax", "matrix_transpose", "squeeze", "concat", "split", "matmul", "affine",
-    "take", "scatter_add", "softmax_cross_entropy",
+    "take", "scatter_add", "softmax_cross_entropy", *image_samples.NEEDS_AN_AXIS,
 }  # fmt: skip
 
 

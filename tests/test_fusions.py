@@ -191,6 +191,16 @@ def test_an_inner_result_that_is_needed_is_not_fused_away() -> None:
             assert step.plan().fused.get("affine_relu", 0) == fused
 
 
+@pytest.mark.skipif("numba" not in BACKENDS, reason="numba is not installed")
+def test_a_layer_without_a_bias_is_not_fused() -> None:
+    W, x = np.ones((3, 2), "f4"), np.arange(12, dtype="f4").reshape(4, 3) - 6
+    with nnx.use_backend("numba"):
+        step = capture(lambda x: nnx.relu(nnx.affine(nnx.Tensor(x), W)))
+        for _ in range(4):
+            assert np.array_equal(step(x).data, np.maximum(x @ W, 0))
+    assert step.plan().fused == {}
+
+
 def test_a_cotangent_that_is_one_by_chance_is_not_taken_for_a_constant() -> None:
     def f(x: Any, t: Any, scale: Any) -> Any:
         x = nnx.Tensor(x)

@@ -19,12 +19,12 @@ overrides = Overrides(parent=numpy_overrides)
 def plain(*arrays: Array) -> bool:
     """Whether they are C-contiguous float32 or float64 arrays of one dtype and shape."""
     first = arrays[0]
-    dtype, shape = first.dtype, first.shape
-    if dtype not in _FLOATS:
+    if type(first) is not np.ndarray or first.dtype not in _FLOATS:
         return False
+    dtype, shape = first.dtype, first.shape
     for a in arrays:
-        if a.dtype is not dtype or a.shape != shape:
+        if type(a) is not np.ndarray or a.dtype is not dtype or a.shape != shape:
             return False
-        if type(a) is not np.ndarray or not a.flags.c_contiguous or not a.flags.aligned:
+        if not a.flags.c_contiguous or not a.flags.aligned:
             return False
     return True

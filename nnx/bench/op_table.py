@@ -111,17 +111,31 @@ _SPECS = [
 OPS: dict[str, OpSpec] = {spec.op: spec for spec in sorted(_SPECS, key=lambda spec: spec.op)}
 
 _VIEW = "gives a view: nothing is computed, its time is that of any small call"
+_IMAGES = "of images: these cases are matrices"
 NOT_TIMED: dict[str, str] = {
+    "avg_pool2d": _IMAGES,
+    "batch_norm": "gives three results: these cases give one",
     "broadcast_to": f"{_VIEW}; backward is a sum, timed as sum",
+    "conv1d": _IMAGES,
+    "conv2d": _IMAGES,
+    "conv_transpose2d": _IMAGES,
     "dropout": "its draw is an input, so it is a comparison and a product; PyTorch draws inside",
     "expand_dims": _VIEW,
+    "fold": "the backward of windows",
     "getitem_adjoint": "timed as the backward of getitem",
+    "group_norm": "as layer_norm, on images",
+    "layer_norm": "not compared yet",
     "matrix_transpose": _VIEW,
+    "max_pool2d": _IMAGES,
+    "pad": "a copy",
     "permute_dims": _VIEW,
     "reshape": _VIEW,
+    "rms_norm": "not compared yet",
     "scatter_add": "timed as the backward of take",
     "split": f"{_VIEW}; backward is concat, timed as concat",
     "squeeze": _VIEW,
+    "upsample": _IMAGES,
+    "windows": f"{_VIEW}; its backward is fold",
 }
 
 QUICK_OPS = ("affine", "multiply", "relu", "sigmoid", "softmax", "softmax_cross_entropy", "sum")

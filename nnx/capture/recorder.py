@@ -124,10 +124,11 @@ class Recorder(Backend):
             log.used(tensors)
 
     def entered(self, layer: Any) -> None:
-        """Told of a layer that runs."""
+        """Told of a layer that runs: its mode and its buffers are part of the state."""
         log = self.active()
-        if log is not None:
-            log.layers.setdefault(id(layer), (layer, layer.training))
+        if log is not None and id(layer) not in log.layers:
+            log.layers[id(layer)] = (layer, layer.training)
+            log.used(layer.buffers())
 
     def instead_of(self, backend: Backend) -> Backend:
         """Records for the base; no other backend may compute beside it."""

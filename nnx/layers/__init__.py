@@ -14,6 +14,7 @@ from .activations import (
 )
 from .base import Layer
 from .book import AddNode, Affine, Loss, MulNode
+from .conv import Conv1d, Conv2d, ConvTranspose2d
 from .linear import Dropout, Flatten, Linear, Residual, Sequential
 from .losses import (
     CategoricalCrossentropy,
@@ -23,24 +24,38 @@ from .losses import (
     SigmoidCrossEntropy,
     SoftmaxCrossEntropy,
 )
+from .norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
+from .pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d, Pad2d, Upsample
 
 __all__ = [
     "AddNode",
     "Affine",
+    "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "CategoricalCrossentropy",
+    "Conv1d",
+    "Conv2d",
+    "ConvTranspose2d",
     "Dropout",
     "Elu",
     "Flatten",
     "Gelu",
+    "GlobalAvgPool2d",
+    "GroupNorm",
     "Huber",
     "Layer",
+    "LayerNorm",
     "LeakyRelu",
     "Linear",
     "LogSoftmax",
     "Loss",
+    "MaxPool2d",
     "MeanAbsoluteError",
     "MeanSquaredError",
     "MulNode",
+    "Pad2d",
+    "RMSNorm",
     "Relu",
     "Residual",
     "Sequential",
@@ -51,4 +66,5 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "Softplus",
     "Tanh",
+    "Upsample",
 ]

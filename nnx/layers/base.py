@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from ..backend import load_backend, recording
+from ..buffer import Buffer
 from ..errors import NnxError, OptionError, StateError
 from ..flat import pack
 from ..tensor import Parameter, Tensor
@@ -29,7 +30,7 @@ class Layer:
             def forward(self, x):
                 return x * self.W
 
-    Parameters and layers are found in attributes, and in lists, tuples and dicts of these.
+    Parameters, Buffers and layers are found in attributes, and in lists, tuples and dicts of these.
 
     On Tensors, `layer(x)` records: call `.backward()` on the loss. On bare arrays it runs on a
     tape of its own: `y = layer.forward(x)`, then `dx = layer.backward(dout)`, which leaves each
@@ -73,7 +74,7 @@ class Layer:
             raise
 
     def children(self) -> Iterator[tuple[str, Any]]:
-        """Names with the Parameters, Layers and containers that are searched for them."""
+        """Names with the Parameters, Buffers, Layers and containers that are searched for them."""
         return ((k, v) for k, v in vars(self).items() if k != "_record")
 
     def named_layers(self) -> Iterator[tuple[str, Layer]]:
@@ -88,46 +89,60 @@ class Layer:
         """All Parameters, each once."""
         return [p for _, p in self.named_parameters()]
 
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        """Names ("1.mean") with Buffers, each once: what is kept and not learned."""
+        return ((name, x) for name, x in _walk("", self, set()) if isinstance(x, Buffer))
+
+    def buffers(self) -> list[Buffer]:
+        """All Buffers, each once."""
+        return [b for _, b in self.named_buffers()]
+
+    def named_state(self) -> Iterator[tuple[str, Parameter | Buffer]]:
+        """Names with Parameters and Buffers, as they stand in the state dict."""
+        return ((n, x) for n, x in _walk("", self, set()) if isinstance(x, (Parameter, Buffer)))
+
     def zero_grad(self) -> None:
         """Forget all gradients."""
         for p in self.parameters():
             p.grad = None
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for this layer and all in it (dropout drops); returns the layer."""
+        """Training mode for this layer and all in it (dropout drops, batch norm takes the batch's
+        statistics); returns the layer."""
         for _, layer in self.named_layers():
             layer.training = mode
         return self
 
     def eval(self) -> Self:
-        """Evaluation mode: dropout passes, nothing is kept for backward; returns the layer."""
+        """Evaluation mode: dropout passes, batch norm takes its running statistics, nothing is
+        kept for backward; returns the layer."""
         return self.train(False)
 
     def to(self, backend: str) -> Self:
-        """Move all parameters to that backend ("cupy", "cupy:1"); they stay the same objects."""
+        """Move parameters and buffers to that backend ("cupy", "cupy:1"); the objects stay."""
         target = load_backend(backend)
         return self._move(lambda p: p.move(target))
 
     def astype(self, dtype: str) -> Self:
-        """Cast all parameters to that float dtype; they stay the same objects."""
+        """Cast parameters, and buffers of floats, to that float dtype; the objects stay."""
         if dtype not in FLOATS:
             raise OptionError(f"astype({dtype!r}): parameters are {', '.join(FLOATS)}")
         return self._move(lambda p: p.move(p.backend, dtype))
 
-    def _move(self, move: Callable[[Parameter], None]) -> Self:
+    def _move(self, move: Callable[[Parameter | Buffer], None]) -> Self:
         """Parameters that lay side by side do so again."""
         packed = [p for p in self.parameters() if p.flat is not None]
-        for p in self.parameters():
-            move(p)
+        for _, x in self.named_state():
+            move(x)
         pack(packed)
         return self
 
     def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Copies of all parameters as NumPy arrays, by name; they load on any backend."""
-        return {name: np.array(p.numpy()) for name, p in self.named_parameters()}
+        """Copies of parameters and buffers as NumPy arrays, by name; they load on any backend."""
+        return {name: np.array(x.numpy()) for name, x in self.named_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the parameters from `state`; StateError lists every key that does not fit."""
+        """Take parameters and buffers from `state`; StateError lists all keys that do not fit."""
         load_state(self, state)
 
     def summary(self, input_shape: tuple[int, ...] | None = None) -> str:
@@ -146,7 +161,7 @@ class Layer:
 
 def _walk(name: str, value: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
     """Depth first, without recursion into the same object twice."""
-    if isinstance(value, (Parameter, Layer)):
+    if isinstance(value, (Parameter, Buffer, Layer)):
         if id(value) in seen:
             return
         seen.add(id(value))
@@ -189,9 +204,10 @@ def _outermost(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _has_tensor(values: Iterable[Any]) -> bool:
-    return any(
-        isinstance(v, Tensor) or (type(v) in (list, tuple) and _has_tensor(v)) for v in values
-    )
+    for v in values:  # noqa: SIM110 - on every call, where a generator costs more than the look
+        if isinstance(v, Tensor) or (type(v) in (list, tuple) and _has_tensor(v)):
+            return True
+    return False
 
 
 def _name(error: NnxError, layer: Layer) -> None:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def load_state(layer: Layer, state: Mapping[str, Any]) -> None:
-    """Check every key first, then copy the values in, cast to each parameter's dtype."""
-    parameters = dict(layer.named_parameters())
-    problems = [f"missing: {k}" for k in parameters if k not in state]
-    problems += [f"unexpected: {k}" for k in state if k not in parameters]
-    for name, p in parameters.items():
+    """Check every key first, then copy the values in, cast to the dtypes that are there."""
+    held = dict(layer.named_state())
+    problems = [f"missing: {k}" for k in held if k not in state]
+    problems += [f"unexpected: {k}" for k in state if k not in held]
+    for name, p in held.items():
         if name in state:
             shape = _shape(state[name])
             if shape != p.shape:
@@ -31,9 +31,9 @@ def load_state(layer: Layer, state: Mapping[str, Any]) -> None:
         )
     values = {
         name: asarray(state[name], p.backend.dtype_name(p.data), backend=p.backend)
-        for name, p in parameters.items()
+        for name, p in held.items()
     }
-    for name, p in parameters.items():
+    for name, p in held.items():
         p.data = values[name]
 
 

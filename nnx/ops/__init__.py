@@ -14,6 +14,7 @@ from .activation import (
     softplus,
     tanh,
 )
+from .conv import conv1d, conv2d, conv_transpose2d
 from .dropout import dropout
 from .elementwise import (
     abs,
@@ -44,7 +45,10 @@ from .loss import (
     sigmoid_cross_entropy,
     softmax_cross_entropy,
 )
+from .norm import batch_norm, group_norm, layer_norm, rms_norm
+from .pool import avg_pool2d, max_pool2d
 from .reduce import logsumexp, max, mean, min, sum, var
+from .resize import upsample
 from .shape import (
     broadcast_to,
     concat,
@@ -57,16 +61,22 @@ from .shape import (
     stack,
 )
 from .special import erf
+from .window import fold, pad, windows
 
 __all__ = [
     "abs",
     "add",
     "affine",
     "astype",
+    "avg_pool2d",
+    "batch_norm",
     "broadcast_to",
     "categorical_crossentropy",
     "clip",
     "concat",
+    "conv1d",
+    "conv2d",
+    "conv_transpose2d",
     "divide",
     "dropout",
     "elu",
@@ -74,10 +84,13 @@ __all__ = [
     "exp",
     "expand_dims",
     "expm1",
+    "fold",
     "gelu",
     "getitem",
     "getitem_adjoint",
+    "group_norm",
     "huber",
+    "layer_norm",
     "leaky_relu",
     "log",
     "log1p",
@@ -86,6 +99,7 @@ __all__ = [
     "matmul",
     "matrix_transpose",
     "max",
+    "max_pool2d",
     "maximum",
     "mean",
     "mean_absolute_error",
@@ -94,10 +108,12 @@ __all__ = [
     "minimum",
     "multiply",
     "negative",
+    "pad",
     "permute_dims",
     "pow",
     "relu",
     "reshape",
+    "rms_norm",
     "scatter_add",
     "sigmoid",
     "sigmoid_cross_entropy",
@@ -113,6 +129,8 @@ __all__ = [
     "sum",
     "take",
     "tanh",
+    "upsample",
     "var",
     "where",
+    "windows",
 ]
