@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks" / "papers"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks" / "papers"))
 
 from idx_files import idx
 from networks import PAPERS
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_published_numbers_of_parameters() -> None:
