@@ -24,25 +24,31 @@ class Scope(NamedTuple):
 class Now:
     """What a kernel of `calls` is given to call through: it calls at once."""
 
-    __slots__ = ("empty", "new")
+    __slots__ = ("empty", "new", "xp")
     __call__: Any = staticmethod(operator.call)
 
-    def __init__(self, empty: Empty) -> None:
-        self.new = self.empty = empty
+    def __init__(self, xp: Any) -> None:
+        self.new = self.empty = xp.empty
+        self.xp = xp
+
+    def laid(self, shape: tuple[int, ...], dtype: Any, order: tuple[int, ...]) -> Array:
+        made = self.empty(tuple([shape[i] for i in order]), dtype)
+        return self.xp.permute_dims(made, tuple([order.index(i) for i in range(len(order))]))
 
 
 class Later:
     """What it is given when a replay is made: it notes the calls.
 
-    new     gives the arrays that hold the results
-    empty   gives scratch
+    new, laid   give the arrays that hold the results
+    empty       gives scratch
     """
 
-    __slots__ = ("empty", "new", "runs")
+    __slots__ = ("empty", "laid", "new", "runs")
 
     def __init__(self, results: Iterable[Array], empty: Empty) -> None:
         left = iter(results)
         self.new: Empty = lambda shape, dtype: next(left)
+        self.laid: Empty = lambda shape, dtype, order: next(left)
         self.empty, self.runs = empty, list[Run]()
 
     def __call__(self, f: Callable[..., Any], *args: Any, **attrs: Any) -> None:
@@ -74,7 +80,8 @@ class Calls:
 
     `run(f, *args, **attrs)` calls f, or notes the call for a replay; all that the kernel does to
     values it does so, with the arrays among the arguments. `run.new(shape, dtype)` makes the arrays
-    of the result, in the order in which they are returned, `run.empty` scratch. A kernel that
+    of the result, in the order in which they are returned, `run.laid(shape, dtype, order)` one
+    whose memory has the axes in that order; `run.empty(shape, dtype)` makes scratch. A kernel that
     returns None before it has called anything does not take the arrays: the kernel that it replaces
     runs.
 
@@ -95,7 +102,7 @@ class Calls:
     def __call__(self, xp: Any, *args: Any, **attrs: Any) -> Any:
         now = self._now.get(xp)
         if now is None:
-            now = self._now[xp] = Now(xp.empty)
+            now = self._now[xp] = Now(xp)
         made = self.f(now, *args, **attrs)
         if made is None:
             assert self.otherwise is not None

@@ -18,6 +18,7 @@ from nnx.bench.cases import (
     QUICK,
     Case,
     Gemm,
+    LeNetCase,
     NetworkCase,
     OpCase,
     Prepared,
@@ -76,6 +77,7 @@ def test_the_rows() -> None:
         "784-2048-2048-2048-10, batch 512, SGD",
         "784-2048-2048-2048-10, batch 512, Adam",
         "784-100-10, batch 1, inference",
+        "LeNet-5, batch 64, Adam",
     ]
     assert [case.label for case in ELEMENTWISE] == [
         f"{op}, {size}, forward+backward"
@@ -152,6 +154,25 @@ def test_training_is_the_same(name: str, optimizer: str) -> None:
     losses = [[p.values(p.run())[0] for _ in range(20)] for p in (ours, theirs)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
     assert losses[0][16] < 0.9 * losses[0][0]  # the first batch again
+
+
+@pytest.mark.parametrize("name", ["numba", "torch", "torch-fused"])
+def test_lenet_is_the_same(name: str) -> None:
+    case = FastLeNet(4)
+    ours, theirs = prepared("numpy", case), prepared(name, case)
+    assert ours is not None and theirs is not None
+    losses = [[p.values(p.run())[0] for _ in range(10)] for p in (ours, theirs)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+    assert len(set(map(float, losses[0]))) == 10
+    assert prepared("naive", case) is None
+
+
+class FastLeNet(LeNetCase):
+    rate = 1e-3
+
+
+def test_images_are_shown_as_such() -> None:
+    assert OpCase("conv2d", (4, 14)).label == "conv2d, 4x64x14x14, forward+backward"
 
 
 class Fast(NetworkCase):

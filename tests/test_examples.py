@@ -33,7 +33,7 @@ def run(script: str, *arguments: str) -> str:
 
 
 def test_every_example_is_run() -> None:
-    assert {p.name for p in EXAMPLES.glob("*.py")} == {*PRINTS, "mnist.py"}
+    assert {p.name for p in EXAMPLES.glob("*.py")} == {*PRINTS, "mnist.py", "lenet.py"}
 
 
 @pytest.mark.parametrize("script", PRINTS)
@@ -50,10 +50,11 @@ def test_custom_op_is_right() -> None:
     assert lines["gradient"] == lines["measured"]
 
 
-def test_mnist() -> None:
+@pytest.mark.parametrize("script", ["mnist.py", "lenet.py"])
+def test_mnist(script: str) -> None:
     at = Path(os.environ.get("NNX_MNIST_DIR", ROOT.parent / "shared" / "data" / "mnist"))
     if not (at / "train-images-idx3-ubyte.gz").exists():
         pytest.skip(f"no MNIST files in {at}; set NNX_MNIST_DIR to the folder that has them")
-    output = run("mnist.py", "--data-dir", str(at), "--epochs", "1", "--steps", "50")
+    output = run(script, "--data-dir", str(at), "--epochs", "1", "--steps", "50")
     accuracy = float(output.rsplit("test accuracy ", 1)[1].rstrip("%\n"))
     assert 80 < accuracy < 100

@@ -82,6 +82,23 @@ def sums(axis: int, product: bool, n: int, k: int, m: int) -> Made:
     return f, lambda rng: (floats(rng, n, k), floats(rng, n, k))
 
 
+def pooled(n: int, k: int, m: int) -> Made:
+    """relu, max pooling, the gradient for the input; some windows overlap, some leave gaps."""
+    size, stride = (1 + k % 3, 1 + m % 3), (1 + m % 2, 1 + k % 3)
+    padding = (n % 2 if size[0] > 1 else 0, n % 2 if size[1] > 1 else 0)
+    shape = (1 + n % 3, 1 + m % 2, 3 + k, 3 + m)
+    z_shape = nnx.max_pool2d(np.zeros(shape), size=size, stride=stride, padding=padding).shape
+
+    def f(x: Any, dz: Any) -> Any:
+        x = nnx.Tensor(x)
+        x.requires_grad = True
+        z = nnx.max_pool2d(nnx.relu(x), size=size, stride=stride, padding=padding)
+        z.backward(dz)
+        return z, x.grad
+
+    return f, lambda rng: (floats(rng, *shape), floats(rng, *z_shape))
+
+
 CLIPPED = {
     "clip_and_sgd": lambda p: optim.SGD(p, 0.1, weight_decay=0.1),
     "clip_and_momentum": lambda p: optim.SGD(p, 0.1, momentum=0.9, nesterov=True),
@@ -106,6 +123,7 @@ MAKERS: dict[str, Callable[[int, int, int], Made]] = {
     },
     "cross_entropy_with_gradient": lambda n, k, m: classifier(("mean", "sum")[k % 2], n, k, m),
     **{name: lambda n, k, m, f=f: clipped(f, n, k, m) for name, f in CLIPPED.items()},
+    "max_pool2d_slope_of_relu": pooled,
     "sum_as_product": lambda n, k, m: sums((0, 1, -1)[m % 3], False, n, k, m),
     "product_of_rows": lambda n, k, m: sums((1, -1)[m % 2], True, n, k, m),
 }

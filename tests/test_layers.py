@@ -176,6 +176,14 @@ def test_flatten() -> None:
     assert flatten.forward(np.ones(5)).shape == (5, 1)
 
 
+def test_unflatten() -> None:
+    layer, x = L.Unflatten(3, 4), rng().normal(size=(2, 12))
+    np.testing.assert_array_equal(layer.forward(x), x.reshape(2, 3, 4))
+    np.testing.assert_array_equal(layer.backward(x.reshape(2, 3, 4)), x)
+    assert layer.forward(np.ones((0, 12))).shape == (0, 3, 4)
+    assert repr(layer) == "Unflatten(3, 4)"
+
+
 def test_dropout_drops_and_scales() -> None:
     nnx.seed(0)
     dropout, x = L.Dropout(0.25), np.ones((100, 100), np.float32)

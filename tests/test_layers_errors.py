@@ -182,6 +182,19 @@ def test_flatten_of_one_number() -> None:
     assert message == "in Flatten(): x has shape (), expected (N, ...): a batch comes first"
 
 
+def test_unflatten_of_another_length() -> None:
+    message = text(lambda: L.Unflatten(1, 2, 3).forward(np.ones((4, 5))), nnx.ShapeError)
+    assert message == (
+        "in Unflatten(1, 2, 3): x has shape (4, 5), expected (N, 6), to be made (N, 1, 2, 3)"
+    )
+
+
+@pytest.mark.parametrize("shape", [(), (0, 2), (2.0,), ((1, 28),)])
+def test_unflatten_to_no_shape(shape: tuple[Any, ...]) -> None:
+    message = text(lambda: L.Unflatten(*shape), nnx.OptionError)
+    assert message.startswith(f"Unflatten{shape}: expected the shape of one entry as ints")
+
+
 def test_dropout_of_a_number() -> None:
     message = text(lambda: L.Dropout().forward(3.0), nnx.DtypeError)
     assert message.startswith("in Dropout(0.5): no installed backend computes on builtins.float")

@@ -18,7 +18,7 @@ from nnx.capture import capture
 
 pytest.importorskip("numba")
 
-from nnx_numba import blas, dense, loops, program, updates
+from nnx_numba import blas, dense, images, loops, program, rows, strided, translate, updates
 from nnx_numba.instructions import SPECS, operands
 
 needs_blas = pytest.mark.skipif(not blas.bits(), reason="NumPy's BLAS is not its wheels' OpenBLAS")
@@ -47,11 +47,11 @@ def test_products_have_the_bits_of_numpys(m: int, k: int, n: int, turned: Any, d
     a, b = matrix(rng, m, k, turned[0], dtype), matrix(rng, k, n, turned[1], dtype)
     out = np.full((m, n), np.nan, dtype)
     for f in (np.dot, np.matmul):
-        made = program.translated((f, (a, b, out), {}))
+        made = translate.translated((f, (a, b, out), {}))
         if made is None:
             assert min(m, k, n) == 1
             continue
-        program.Program([made], {}).runner()()
+        program.Program(made, {}).runner()()
         assert np.array_equal(out, f(a, b))
 
 
@@ -60,9 +60,9 @@ def test_products_have_the_bits_of_numpys(m: int, k: int, n: int, turned: Any, d
 def test_a_vector_times_a_matrix(k: int, n: int) -> None:
     rng = np.random.default_rng([k, n])
     v, W, out = rng.standard_normal(k), rng.standard_normal((k, n)), np.empty(n)
-    made = program.translated((np.dot, (v, W, out), {}))
+    made = translate.translated((np.dot, (v, W, out), {}))
     assume(made is not None)
-    program.Program([made], {}).runner()()
+    program.Program(made, {}).runner()()
     assert np.array_equal(out, np.dot(v, W))
 
 
@@ -80,7 +80,8 @@ def loops_of(module: Any) -> set[Any]:
 
 def test_every_loop_of_a_kernel_is_an_instruction() -> None:
     helpers = {loops.below}
-    assert loops_of(loops) | loops_of(dense) | loops_of(updates) == set(SPECS) | helpers
+    modules = (loops, dense, images, rows, strided, updates)
+    assert set().union(*map(loops_of, modules)) == set(SPECS) | helpers
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -92,12 +93,24 @@ def test_an_instruction_does_what_its_loop_does(loop: Any, dtype: str) -> None:
         rng_of = {
             "v": lambda: rng.random(5).astype(dtype), "m": lambda: rng.random((3, 5)).astype(dtype),
             "l": lambda: rng.integers(0, 5, 3), "n": lambda: np.array(0.25, dtype),
-            "i": lambda: -100, "b": lambda: True, "f": lambda: 0.75,
+            "i": lambda: -100, "b": lambda: True, "f": lambda: 0.75, "w": lambda: (1, 1),
+            "q": lambda: rng.random((2, 5, 3)).astype(dtype), "z": lambda: (1, 1, 1, 1, 1),
+            "p": lambda: rng.random((2, 3, 1, 4, 2)).astype(dtype),
+            "s": lambda: (rng.random(1).astype(dtype), 1, 0, (0, 0, 0, 0, 1)),
         }  # fmt: skip
         return rng_of[kind]()
 
     spec = SPECS[loop].split()
     args = [made(kind) for kind in spec]
+    if loop is strided.combined:
+        return  # its arguments are of another form: see below
+    if loop in (rows.layer_norm, rows.layer_norm_slope):
+        for i in [i for i, kind in enumerate(spec) if kind == "v"][-2:]:
+            args[i] = np.ones(3 if loop is rows.layer_norm else 5, dtype)
+    if loop is rows.layer_norm_slope:
+        args[3], args[4] = np.ones(3, dtype), np.ones(3, dtype)
+    if loop in vars(images).values() and "w" in spec:
+        args[spec.index("w") + 2] = (0, 0)
     if loop is loops.cross_entropy:
         args[4] = np.zeros(3, dtype)
     if loop is loops.scaled_rows:
@@ -107,6 +120,91 @@ def test_an_instruction_does_what_its_loop_does(loop: Any, dtype: str) -> None:
     program.Program([(loop, np.dtype(dtype), operands(loop, tuple(same)))], {}).runner()()
     for a, b in zip(args, same, strict=True):
         assert np.array_equal(a, b)
+
+
+@st.composite
+def arrays(draw: Any) -> Any:
+    """Up to four, broadcast against the first, each a view: turned, reversed, with gaps."""
+    shape = draw(st.lists(st.integers(1, 4), min_size=1, max_size=6).map(tuple))
+    made = []
+    for i in range(3):
+        mine = tuple(1 if i and draw(st.booleans()) else n for n in shape)
+        order = draw(st.permutations(range(len(shape))))
+        steps = [draw(st.sampled_from([1, 1, 2, -1])) for _ in shape]
+        whole = np.zeros([mine[j] * abs(steps[j]) for j in order])
+        view = whole.transpose(np.argsort(order))[tuple(slice(None, None, s) for s in steps)]
+        view[...] = np.random.default_rng(i).standard_normal(mine)
+        made.append(view)
+    return made
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    found=arrays(), dtype=st.sampled_from(["float32", "float64"]),
+    what=st.sampled_from(["fill", "copy", "add", "add to", "subtract", "scale", "scale it"]),
+)  # fmt: skip
+def test_copies_and_sums_of_any_strides(found: Any, dtype: str, what: str) -> None:
+    y, a, b = (x.astype(dtype, order="K") for x in found)
+    f, args = {
+        "fill": (np.copyto, (y, 2.5)), "copy": (np.copyto, (y, a)), "add": (np.add, (a, b, y)),
+        "add to": (np.add, (y, a, y)), "subtract": (np.subtract, (a, b, y)),
+        "scale": (np.multiply, (a, 0.3, y)), "scale it": (np.multiply, (y, 0.3, y)),
+    }[what]  # fmt: skip
+    made = translate.translated((f, args, {}))
+    if made is None:  # too many axes
+        assert sum(n > 1 for n in y.shape) > translate.AXES
+        return
+    expected = y.copy()
+    f(*[expected if x is y else x for x in args])
+    program.Program(made, {}).runner()()
+    assert np.array_equal(y, expected)
+
+
+def test_sums_of_arrays_of_no_axes() -> None:
+    y, a, b = (np.array(n) for n in (0.0, 1.5, 2.0))
+    made = translate.translated((np.add, (a, b, y), {}))
+    assert made is not None
+    program.Program(made, {}).runner()()
+    assert y == 3.5
+
+
+def test_sums_of_one_column_are_left_to_numpy() -> None:
+    """It sums them pairwise, the loop one after the other."""
+    x, options = np.ones((9, 2)), {"axis": 0, "out": np.zeros(2)}
+    assert translate.translated((np.add.reduce, (x,), options)) is not None
+    options = {"axis": 0, "out": np.zeros(1)}
+    assert translate.translated((np.add.reduce, (x[:, :1].copy(),), options)) is None
+
+
+def test_many_short_lines_are_left_to_numpy() -> None:
+    y, x = np.zeros((3000, 40)), np.ones((3000, 50))
+    assert translate.translated((np.copyto, (y, x[:, :40]), {})) is None
+    assert translate.translated((np.copyto, (y[:1000], x[:1000, :40]), {})) is not None
+
+
+@needs_blas
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    sizes=st.tuples(*[st.integers(1, 9)] * 3), lead=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    gap=st.integers(0, 3), turned=st.tuples(st.booleans(), st.booleans()),
+)  # fmt: skip
+def test_stacks_of_products_have_the_bits_of_numpys(
+    sizes: Any, lead: Any, gap: int, turned: Any
+) -> None:
+    """Matrices whose rows lie apart, some transposed; one stack shorter than the other."""
+    (m, k, n), rng = sizes, np.random.default_rng(sizes)
+    a = rng.standard_normal((1, lead[1], *((k, m + gap) if turned[0] else (m, k + gap))))
+    b = rng.standard_normal((*lead, *((n, k + gap) if turned[1] else (k, n + gap))))
+    a = a[..., :m].mT if turned[0] else a[..., :k]
+    b = b[..., :k].mT if turned[1] else b[..., :n]
+    out = np.zeros((*lead, m, n + gap))[..., :n]
+    made = translate.translated((np.matmul, (a, b, out), {}))
+    if made is None:
+        assert min(sizes) == 1
+        return
+    assert len(made) == lead[0] * lead[1]
+    program.Program(made, {}).runner()()
+    assert np.array_equal(out, np.matmul(a, b))
 
 
 def trained(net: L.Layer, rows: int = 16) -> Any:
@@ -151,6 +249,37 @@ def test_a_program_keeps_all_that_it_needs() -> None:
     gc.collect()
     junk = [np.random.default_rng(i).standard_normal(1000) for i in range(200)]
     assert np.array_equal(step(x), expected) and len(junk) == 200
+
+
+def images_and_labels(count: int) -> list[Any]:
+    rng = np.random.default_rng(0)
+    return [
+        (rng.standard_normal((6, 1, 12, 12)).astype("f4"), rng.integers(0, 5, 6))
+        for _ in range(count)
+    ]
+
+
+def test_a_step_of_a_network_of_convolutions_is_programs_and_equals_eager() -> None:
+    """Products among them are on one thread: what is before and after is each a program."""
+
+    def make(wrap: Any) -> Any:
+        nnx.seed(0)
+        net = L.Sequential(
+            L.Conv2d(1, 4, 3, padding=1), L.Relu(), L.MaxPool2d(2), L.Conv2d(4, 6, 3, stride=2),
+            L.Tanh(), L.AvgPool2d(2, stride=1, padding=1), L.Flatten(), L.Linear(54, 5),
+        )  # fmt: skip
+        return train(wrap, net, optim.Adam(net.parameters()), images_and_labels(6))
+
+    both(make)
+    nnx.seed(0)
+    net = L.Sequential(L.Conv2d(1, 4, 3), L.Relu(), L.MaxPool2d(2), L.Flatten(), L.Linear(100, 5))
+    step = capture(lambda x, t: loss_and_step(net, opt, x, t))
+    opt = optim.SGD(net.parameters(), 0.1)
+    for x, t in images_and_labels(4):
+        step(x, t)
+    calls = [line.split("(")[0].strip() for line in step.plan().code.splitlines()]
+    calls = [name for name in calls if not name.startswith("#")]
+    assert calls == ["def replay", "test", "numbers", "program", "return"]
 
 
 def test_wrong_labels_are_refused_before_anything_runs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from training import digits
 
@@ -23,6 +24,15 @@ def test_models(spec: str, shapes: list[tuple[int, int]]) -> None:
     assert [x.W.shape for x in model if isinstance(x, L.Linear)] == shapes
     assert [type(x) for x in model][1::2] == [L.Relu] * (len(shapes) - 1)
     assert type(model[-1]) is L.Linear
+
+
+def test_lenet() -> None:
+    """As many parameters as LeNet-5 with its maps all joined: LeCun et al. count 60,000."""
+    model = train.build_model("lenet", 784, 10)
+    assert sum(p.size for p in model.parameters()) == 61_706
+    assert model(np.zeros((2, 784), np.float32)).shape == (2, 10)
+    with pytest.raises(nnx.OptionError, match=r"takes images of 28x28.* these have 64 numbers"):
+        train.build_model("lenet", 64, 10)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ Importing this does not import numba; making a backend does. A loop is compiled 
 used with a dtype and kept on disk, in numba's cache (NUMBA_CACHE_DIR moves it).
 
     relu, sigmoid, tanh, silu, gelu, softplus, softmax, log_softmax and their derivatives,
-    softmax_cross_entropy of class ids with its gradient, each optimizer
+    softmax_cross_entropy of class ids with its gradient, each optimizer, layer_norm,
+    max_pool2d, avg_pool2d; in replays the copies, sums and products of a convolution too
 
 on C-contiguous float32 and float64; all else runs on NumPy's kernels. Results differ from NumPy's
 by rounding: a few units in the last place; relu and the optimizers are equal to the last bit.
@@ -41,7 +42,14 @@ class NumbaBackend(NumpyBackend):
                     f"{INSTALL}"
                 )
             raise BackendPackageError(what) from error
-        from . import activation, cross_entropy, fusions, optim  # noqa: F401 - they fill `overrides`
+        from . import (  # noqa: F401 - they fill `overrides`
+            activation,
+            cross_entropy,
+            fusions,
+            norm,
+            optim,
+            pool,
+        )
         from .common import overrides
 
         self.kernels = overrides

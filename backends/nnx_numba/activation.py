@@ -7,16 +7,27 @@ from typing import Any
 from nnx import ops
 from nnx.calls import calls
 from nnx.op import Op
+from nnx_numpy.layout import gapless, like
+from nnx_numpy.table import order_of
 
 from . import dense, loops
 from .common import Array, Run, overrides, plain
 
 
 def _elementwise(run: Run, loop: Any, *arrays: Array) -> Any:
-    """Of flat arrays into one more of their shape; None where the loop does not take them."""
+    """Of flat arrays into one more of their shape; None where the loop does not take them.
+
+    They may have their axes in any one order in memory, as images have.
+    """
+    first = arrays[0]
     if not plain(*arrays):
-        return None
-    y = run.new(arrays[0].shape, arrays[0].dtype)
+        if not all(gapless(first, a) and a.flags.aligned for a in arrays):
+            return None
+        order = order_of(first)
+        y = like(run, first)
+        run(loop, *[a.transpose(order).reshape(-1) for a in (*arrays, y)])
+        return y
+    y = run.new(first.shape, first.dtype)
     run(loop, *[a.reshape(-1) for a in (*arrays, y)])
     return y
 

@@ -109,6 +109,34 @@ def product(a: Array, b: Array, out: Array) -> tuple[str, Operands] | None:
     return "gemm", [ROWS, *turned, m, n, k, a, leads[0], b, leads[1], out, n]
 
 
+def stacked(a: Array, b: Array, out: Array) -> tuple[str, Operands] | None:
+    """How `np.matmul` calls the BLAS for one product of a stack: rows may lie apart.
+
+    Left out are rows and columns, for which it has other ways, a matrix with its own transpose, and
+    matrices in whose rows and columns entries lie apart.
+    """
+    (m, k), n = a.shape, b.shape[1]
+    if not bits() or min(m, k, n) < 2 or np.may_share_memory(a, b):
+        return None
+    found = [_lead(x) for x in (a, b, out)]
+    if None in found or found[2][0] != AS_IT_IS:
+        return None
+    (turned_a, lead_a), (turned_b, lead_b), (_, lead) = found
+    return "gemm", [ROWS, turned_a, turned_b, m, n, k, a, lead_a, b, lead_b, out, lead]
+
+
+def _lead(m: Array) -> Any:
+    """Whether it is transposed, and the distance between its rows; None if entries lie apart."""
+    (rows, columns), (down, across), item = m.shape, m.strides, m.itemsize
+    if not m.flags.aligned:
+        return None
+    if across == item and down % item == 0 and down >= columns * item:
+        return AS_IT_IS, down // item
+    if down == item and across % item == 0 and across >= rows * item:
+        return TURNED, across // item
+    return None
+
+
 def _contiguous(m: Array) -> bool:
     return bool(m.flags.aligned and (m.flags.c_contiguous or m.flags.f_contiguous))
 

@@ -17,13 +17,26 @@ import numba
 import numpy as np
 from numba import types
 
-from . import blas, dense, loops, updates
-from .native import flag, ids, matrix, number, real, vector
+from . import blas, dense, images, loops, rows, strided, updates
+from .native import (
+    box,
+    five,
+    flag,
+    ids,
+    lines,
+    matrix,
+    number,
+    pair,
+    real,
+    slab,
+    vector,
+)
 
 DTYPES = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
 
-# What a loop's arguments are: v a flat array, m a matrix of rows, l flat int64, n a 0-d array, i an
-# int, b a bool, f a float.
+# What a loop's arguments are: v a flat array, m a matrix of rows, q an array of three axes, p of
+# five, s of any strides (see strided.py), l flat int64, n a 0-d array; i an int, w two of them, z
+# five, b a bool, f a float.
 SPECS: dict[Any, str] = {
     **dict.fromkeys((loops.relu, loops.sigmoid, loops.tanh, loops.softplus, loops.silu), "v v"),
     **dict.fromkeys((loops.gelu, loops.gelu_tanh), "v v"),
@@ -42,6 +55,14 @@ SPECS: dict[Any, str] = {
     dense.column_sums: "m v",
     **dict.fromkeys((dense.relu_slope_sums, dense.sigmoid_slope_sums), "m m m v"),
     dense.tanh_slope_sums: "m m m v",
+    images.max_pool: "p w w w p",
+    images.max_pool_slope: "p p w w w b p",
+    images.avg_pool: "p w w w b p",
+    images.avg_pool_slope: "p w w w b p",
+    images.channel_sums: "q v",
+    rows.layer_norm: "m v v f v v m",
+    rows.layer_norm_slope: "m m v v v m v v",
+    strided.combined: "i z s s s f",
     updates.sgd: "v v n f",
     updates.momentum: "v v v n n f b f",
     updates.adagrad: "v v v n f f",
@@ -53,8 +74,11 @@ SPECS: dict[Any, str] = {
     updates.adamw: "v v v v n n n f f",
 }
 
-_READ = {"v": vector, "m": matrix, "l": ids, "n": number, "i": None, "b": flag, "f": real}
-_WIDTH = {"v": 2, "m": 3, "l": 2}  # operands; 1 for the others
+_READ = {
+    "v": vector, "m": matrix, "q": slab, "p": box, "s": lines, "l": ids, "n": number, "i": None,
+    "w": pair, "z": five, "b": flag, "f": real,
+}  # fmt: skip
+_WIDTH = {"v": 2, "m": 3, "q": 4, "p": 6, "s": 8, "l": 2, "w": 2, "z": 5}  # operands; else 1
 
 
 class Compiled(NamedTuple):
@@ -106,8 +130,12 @@ def operands(loop: Any, args: tuple[Any, ...]) -> list[Any]:
     for kind, a in zip(SPECS[loop].split(), args, strict=True):
         if kind in ("v", "l"):
             found += [a, a.size]
-        elif kind == "m":
+        elif kind in ("m", "q", "p"):
             found += [a, *a.shape]
+        elif kind == "s":
+            found += [*a[:-1], *a[-1]]
+        elif kind in ("w", "z"):
+            found += a
         elif kind == "f":
             found.append(int(np.float64(a).view(np.int64)))
         else:

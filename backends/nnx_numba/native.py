@@ -62,6 +62,34 @@ def matrix(o, i, t):
 
 
 @compiled()
+def slab(o, i, t):
+    """Address and three sizes."""
+    return carray(at(o[i], t), (o[i + 1], o[i + 2], o[i + 3]))
+
+
+@compiled()
+def box(o, i, t):
+    """Address and five sizes: images (before, H, between, W, after)."""
+    return carray(at(o[i], t), (o[i + 1], o[i + 2], o[i + 3], o[i + 4], o[i + 5]))
+
+
+@compiled()
+def lines(o, i, t):
+    """Address and size of memory, where the first entry is in it, five strides."""
+    return carray(at(o[i], t), (o[i + 1],)), o[i + 2], five(o, i + 3, t)
+
+
+@compiled()
+def five(o, i, t):
+    return o[i], o[i + 1], o[i + 2], o[i + 3], o[i + 4]
+
+
+@compiled()
+def pair(o, i, t):
+    return o[i], o[i + 1]
+
+
+@compiled()
 def ids(o, i, t):
     """Address and size: a flat array of int64, as the operands are."""
     return carray(at(o[i], o), (o[i + 1],))

@@ -10,13 +10,12 @@ import numpy as np
 from nnx.calls import Run, Scope
 from nnx_numpy.replay import NumpyReplay
 
-from . import blas, dense, loops
 from .compiler import compiled
-from .instructions import DTYPES, SPECS, instruction, operands
+from .instructions import instruction
 from .native import launch
+from .translate import Instruction, translated
 
 Array = np.ndarray[Any, Any]
-Instruction = tuple[Any, Any, list[Any]]  # the loop or BLAS function, the dtype, its operands
 Varying = dict[int, tuple[int, Array]]  # arrays that vary and their numbers, by id of their memory
 
 
@@ -37,47 +36,12 @@ class NumbaReplay(NumpyReplay):
                     made.append(run)
                     part = []
                 else:
-                    part.append(found)
+                    part += found
             scopes.append(scope._replace(runs=[*made, *_program(part, roots, varying)]))
         return scopes
 
 
 NUMBA = NumbaReplay()
-
-
-def translated(run: Run) -> Instruction | None:
-    """The call as an instruction, where there is one for it."""
-    f, args, attrs = run
-    arrays = [a for a in args if isinstance(a, np.ndarray)]
-    if not arrays or arrays[0].dtype not in DTYPES:
-        return None
-    dtype = arrays[0].dtype
-    if f in SPECS and not attrs:
-        return f, dtype, operands(f, args)
-    if attrs or any(a.dtype != dtype for a in arrays):
-        return None
-    if f in (np.dot, np.matmul) and len(args) == 3:
-        found = blas.product(*args)
-        if found is None or (f is np.matmul and min(*args[0].shape, *args[1].shape) == 1):
-            return None  # matmul has ways of its own with rows and columns
-        return found[0], dtype, found[1]
-    if f is np.add and len(args) == 3 and _is_bias(*args):
-        return dense.add_bias, dtype, operands(dense.add_bias, (args[2], args[1]))
-    if f is np.copyto and len(arrays) == 2 and _flat(*args):
-        flat = (args[1].reshape(-1), args[0].reshape(-1))
-        return loops.copied, dtype, operands(loops.copied, flat)
-    return None
-
-
-def _is_bias(y: Any, b: Any, out: Any) -> bool:
-    """y += b, one number a column"""
-    if y is not out or y.ndim != 2 or not (isinstance(b, np.ndarray) and b.ndim == 1):
-        return False
-    return bool(y.flags.c_contiguous and b.flags.c_contiguous and b.size == y.shape[1])
-
-
-def _flat(a: Array, b: Array) -> bool:
-    return bool(a.shape == b.shape and a.flags.c_contiguous and b.flags.c_contiguous)
 
 
 def _program(
@@ -123,7 +87,7 @@ class Program:
             self.places.setdefault(i, []).append((place, NumpyReplay.offset(value, stands)))
         else:
             self._kept.append(value)
-        return int(address(value))
+        return int(value.__array_interface__["data"][0])
 
     def point(self, places: list[tuple[int, int]], array: Array) -> None:
         """Those operands point into that array from now on."""

@@ -14,11 +14,15 @@ from nnx.threads import blas_name, get_num_threads
 
 from . import (  # noqa: F401 - they fill the table
     activation,
+    conv,
     cross_entropy,
     fusions,
     index,
     linear,
+    norm,
     optim,
+    pool,
+    window,
 )
 from .memory import offset, owned
 from .table import overrides

@@ -9,6 +9,7 @@ import numpy as np
 from nnx.calls import calls
 from nnx.ops import log_softmax, relu, sigmoid, softmax, tanh
 
+from .layout import gapless, like
 from .table import (
     BLOCK,
     UNTHREADED_VECTOR,
@@ -29,9 +30,9 @@ _ONE = {np.dtype(t): np.ones((), t) for t in (np.float32, np.float64)}
 @overrides.forward(relu)
 @calls(inplace=("x",))
 def _relu(run, x):
-    if not plain(x):
+    if not gapless(x):
         return None
-    y = run.new(x.shape, x.dtype)
+    y = like(run, x)
     for a, b in pieces(x, y):
         run(np.maximum, a, zeros(a), out=b)
     return y
@@ -41,9 +42,9 @@ def _relu(run, x):
 @calls(inplace=("dy",))
 def _relu_slope(run, dy, y):
     """The mask becomes floats before it is multiplied: NumPy casts slowly within a product."""
-    if not plain(y, dy):
+    if not gapless(y, dy):
         return None
-    dx = run.new(y.shape, y.dtype)
+    dx = like(run, y)
     mask, factor, zero = scratch(run, y, np.bool_), scratch(run, y), _ZERO[y.dtype]
     for d, v, out in pieces(dy, y, dx):
         m, f = mask(v), factor(v)
@@ -56,9 +57,9 @@ def _relu_slope(run, dy, y):
 @overrides.forward(sigmoid)
 @calls(inplace=("x",))
 def _sigmoid(run, x):
-    if not plain(x):
+    if not gapless(x):
         return None
-    y = run.new(x.shape, x.dtype)
+    y = like(run, x)
     for a, b in pieces(x, y):
         run(_sigmoid_into, a, b)
     return y
@@ -76,9 +77,9 @@ def _sigmoid_into(x, y):
 @overrides.derivative(sigmoid, "x")
 @calls(inplace=("dy",))
 def _sigmoid_slope(run, dy, y):
-    if not plain(y, dy):
+    if not gapless(y, dy):
         return None
-    dx, factor, one = run.new(y.shape, y.dtype), scratch(run, y), _ONE[y.dtype]
+    dx, factor, one = like(run, y), scratch(run, y), _ONE[y.dtype]
     for d, v, out in pieces(dy, y, dx):
         f = factor(v)
         run(np.subtract, one, v, f)
@@ -90,9 +91,9 @@ def _sigmoid_slope(run, dy, y):
 @overrides.derivative(tanh, "x")
 @calls(inplace=("dy",))
 def _tanh_slope(run, dy, y):
-    if not plain(y, dy):
+    if not gapless(y, dy):
         return None
-    dx, factor, one = run.new(y.shape, y.dtype), scratch(run, y), _ONE[y.dtype]
+    dx, factor, one = like(run, y), scratch(run, y), _ONE[y.dtype]
     for d, v, out in pieces(dy, y, dx):
         f = factor(v)
         run(np.multiply, v, v, f)

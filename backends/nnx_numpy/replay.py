@@ -14,7 +14,7 @@ from nnx.threads import alone, together
 
 from .forms import CREATORS, FILLED, OPERATORS, REDUCTIONS, form
 from .memory import ALIGNMENT, Memory, aligned, offset
-from .table import product_alone, product_together
+from .table import order_of, product_alone, product_together
 
 if TYPE_CHECKING:
     from nnx.capture.log import Call
@@ -98,7 +98,31 @@ class NumpyReplay:
         made: Array = root.part(offset(array, root), array.shape, array.dtype, array.strides)
         return made
 
-    copy, new = staticmethod(np.copyto), staticmethod(np.empty)
+    copy = staticmethod(np.copyto)
+
+    @staticmethod
+    def new(shape: tuple[int, ...], dtype: Any, order: tuple[int, ...] | None = None) -> Array:
+        """A new array whose memory has its axes in that order."""
+        if order is None:
+            return np.empty(shape, dtype)
+        made: Array = np.empty([shape[i] for i in order], dtype)
+        return made.transpose([order.index(i) for i in range(len(order))])
+
+    @staticmethod
+    def order(array: Array) -> tuple[int, ...] | None:
+        """Its order of axes in memory; None for the usual one."""
+        return None if array.flags.c_contiguous else order_of(array)
+
+    @staticmethod
+    def dense(array: Array) -> bool:
+        """Whether its memory has no gaps, whatever the order of axes."""
+        return bool(array.transpose(order_of(array)).flags.c_contiguous)
+
+    @staticmethod
+    def view(array: Array, shape: tuple[int, ...], at: int, strides: tuple[int, ...]) -> Array:
+        """The memory of an array without gaps from that byte on, seen otherwise."""
+        base = array if array.flags.c_contiguous else array.transpose(order_of(array))
+        return np.ndarray(shape, array.dtype, base, at, strides)
 
     @staticmethod
     def is_array(value: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,26 +31,47 @@ def plain(x: Any, y: Any = None) -> bool:
     return like and y.flags.c_contiguous
 
 
+def order_of(x: Array) -> tuple[int, ...]:
+    """The axes from the one of the largest strides to that of the smallest."""
+    strides = x.strides
+    return tuple(sorted(range(x.ndim), key=lambda i: -strides[i]))
+
+
 def pieces(*arrays: Array) -> Sequence[tuple[Array, ...]]:
     """Arrays of one shape in pieces that stay in the cache while several calls go over them.
 
-    Arrays that are not contiguous have no flat view: they are one piece.
+    Arrays of different layouts, or with gaps in memory, have no flat views: they are one piece.
     """
     size = arrays[0].size
-    if size <= BLOCK or not all(a.flags.c_contiguous for a in arrays):
-        return (arrays,)
-    flat = [a.reshape(-1) for a in arrays]
-    return [tuple([a[i : i + BLOCK] for a in flat]) for i in range(0, size, BLOCK)]
+    if all([a.flags.c_contiguous for a in arrays]):
+        if size <= BLOCK:
+            return (arrays,)
+        flat = [a.reshape(-1) for a in arrays]
+    else:
+        order = order_of(arrays[0])
+        turned = [a.transpose(order) for a in arrays]
+        if not all([a.flags.c_contiguous for a in turned]):
+            return (arrays,)
+        flat = [a.reshape(-1) for a in turned]
+    return [tuple([a[i : i + BLOCK] for a in flat]) for i in range(0, size or 1, BLOCK)]
 
 
 def scratch(run: Run, like: Array, dtype: Any = None) -> Callable[[Array], Array]:
     """Scratch for the pieces of an array: `f(piece)` is of the piece's shape."""
-    dtype = like.dtype if dtype is None else dtype
-    if like.size <= BLOCK or not like.flags.c_contiguous:
-        whole = run.empty(like.shape, dtype)
-        return lambda piece: whole
-    block = run.empty((BLOCK,), dtype)
-    return lambda piece: block[: piece.size]
+    made: list[Array] = []
+
+    def of(piece: Array) -> Array:
+        if not made:  # the first piece is the largest
+            made.append(run.empty(piece.shape, like.dtype if dtype is None else dtype))
+        return made[0] if made[0].shape == piece.shape else made[0][: piece.size]
+
+    return of
+
+
+def reused(run: Run, dtype: Any, size: int) -> Callable[[tuple[int, ...]], Array]:
+    """Scratch for block after block: `f(shape)`, of no more than so many entries."""
+    made: Array = run.empty((size,), dtype)
+    return lambda shape: made[: math.prod(shape)].reshape(shape)
 
 
 @functools.cache
@@ -105,6 +127,11 @@ def dot_for(flops: int, least: int = UNTHREADED) -> Callable[[Array, Array, Arra
     if flops < least:
         return np.dot
     return product_alone if flops < SMALL else product_together
+
+
+def matmul_for(flops: int, least: int = UNTHREADED) -> Callable[[Array, Array, Array], Any]:
+    """As `dot_for`, for stacks of matrices.   flops: of one product"""
+    return np.matmul if flops < least else dot_for(flops)
 
 
 def product_alone(a: Array, b: Array, out: Array) -> None:

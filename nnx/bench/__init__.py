@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import OptionError
 from . import columns, rounds, run, text
-from .cases import ELEMENTWISE, NETWORKS, QUICK, Case, NetworkCase, OpCase
+from .cases import ELEMENTWISE, NETWORKS, QUICK, Case, OpCase
 from .machine import usable_cores
 from .op_table import NOT_TIMED, OPS, QUICK_OPS
 from .report import Report, newest_gpu, read, write
@@ -85,7 +85,7 @@ def _cases(options: argparse.Namespace) -> list[Case]:
     """The rows: all networks and elementwise ones, or those asked for."""
     standard = QUICK if options.quick else (*NETWORKS, *ELEMENTWISE)
     if options.steps:
-        standard = tuple(case for case in standard if isinstance(case, NetworkCase))
+        standard = tuple(case for case in standard if not isinstance(case, OpCase))
     found = list(standard) if options.steps or options.ops is None else []
     names = _names(options.ops) or []
     if options.quick and set(names) == set(OPS):

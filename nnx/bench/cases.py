@@ -179,7 +179,7 @@ class OpInputs(NamedTuple):
 class OpCase(Case):
     """An op: its result, or with `backward` the gradients of all its arguments that have one.
 
-    shape   (rows, columns) that its arguments are drawn for
+    shape   (rows, columns), or of images (images, side), that its arguments are drawn for
     """
 
     kind = "op"
@@ -193,7 +193,7 @@ class OpCase(Case):
 
     @property
     def size(self) -> str:
-        return f"{self.shape[0]}x{self.shape[1]}"
+        return self.spec.shown.format(*self.shape)
 
     @property
     def what(self) -> str:
@@ -211,7 +211,53 @@ class OpCase(Case):
         return OpInputs(args, normal(rng, y.shape).astype(y.dtype))
 
 
-KINDS: dict[str, type[Case]] = {cls.kind: cls for cls in (NetworkCase, OpCase)}
+class LeNetInputs(NamedTuple):
+    """Host arrays: each layer's W and b, as nnx has them; batches x (N, 784) with class ids t."""
+
+    weights: list[tuple[Array, Array]]
+    batches: list[tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class LeNetCase(Case):
+    """A training step of LeNet-5 with relu and max pooling, and Adam."""
+
+    kind = "lenet"
+    batch: int
+    rate: ClassVar[float] = RATES["adam"]
+
+    @property
+    def name(self) -> str:
+        return "LeNet-5"
+
+    @property
+    def size(self) -> str:
+        return f"batch {self.batch}"
+
+    @property
+    def what(self) -> str:
+        return TITLES["adam"]
+
+    @property
+    def trains(self) -> bool:
+        return True
+
+    def inputs(self, seed: int = 0) -> LeNetInputs:
+        """He-normal weights, zero biases and random batches."""
+        rng = np.random.default_rng(seed)
+        weights = []
+        for shape in ((6, 1, 5, 5), (16, 6, 5, 5), (400, 120), (120, 84), (84, 10)):
+            inner, outer = (shape[0], shape[1]) if len(shape) == 2 else (shape[1] * 25, shape[0])
+            W = normal(rng, shape) * np.float32((2 / inner) ** 0.5)
+            weights.append((W, np.zeros(outer, np.float32)))
+        batches = [
+            (rng.random((self.batch, 784), dtype=np.float32), rng.integers(0, 10, self.batch))
+            for _ in range(BATCHES)
+        ]
+        return LeNetInputs(weights, batches)
+
+
+KINDS: dict[str, type[Case]] = {cls.kind: cls for cls in (NetworkCase, LeNetCase, OpCase)}
 
 
 def encoded(case: Case) -> dict[str, Any]:
@@ -235,6 +281,7 @@ NETWORKS: tuple[Case, ...] = (
     NetworkCase((784, 2048, 2048, 2048, 10), 512, "sgd"),
     NetworkCase((784, 2048, 2048, 2048, 10), 512, "adam"),
     NetworkCase((784, 100, 10), 1),
+    LeNetCase(64),
 )
 ELEMENTWISE: tuple[Case, ...] = tuple(
     OpCase(op, shape)

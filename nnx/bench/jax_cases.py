@@ -26,13 +26,30 @@ def _huber(y: Any, t: Any) -> Any:
     return np.mean(np.where(d < 1, 0.5 * d * d, d - 0.5))
 
 
+def _conv(x: Any, W: Any, b: Any, padding: int) -> Any:
+    y = jax.lax.conv_general_dilated(x, W, (1, 1), [(padding, padding)] * 2)
+    return y + b[:, None, None]
+
+
+def _pool(x: Any, size: int, start: float, f: Any) -> Any:
+    window = (1, 1, size, size)
+    return jax.lax.reduce_window(x, start, f, window, window, "VALID")
+
+
+def _layer_norm(x: Any, g: Any, b: Any) -> Any:
+    centred = x - np.mean(x, -1, keepdims=True)
+    return centred * jax.lax.rsqrt(np.mean(centred**2, -1, keepdims=True) + 1e-5) * g + b
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": np.abs,
     "add": np.add,
     "affine": lambda x, W, b: x @ W + b,
+    "avg_pool2d": lambda x, size: _pool(x, size, 0.0, jax.lax.add) / size**2,
     "categorical_crossentropy": lambda y, t: np.mean(-t * np.log(y)),
     "clip": np.clip,
     "concat": lambda *xs: np.concatenate(xs),
+    "conv2d": _conv,
     "divide": np.divide,
     "elu": nn.elu,
     "erf": jax.scipy.special.erf,
@@ -41,6 +58,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "gelu": lambda x: nn.gelu(x, approximate=False),
     "getitem": lambda x, index: x[index],
     "huber": _huber,
+    "layer_norm": _layer_norm,
     "leaky_relu": nn.leaky_relu,
     "log": np.log,
     "log1p": np.log1p,
@@ -48,6 +66,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "logsumexp": nn.logsumexp,
     "matmul": np.matmul,
     "max": np.max,
+    "max_pool2d": lambda x, size: _pool(x, size, -math.inf, jax.lax.max),
     "maximum": np.maximum,
     "mean": np.mean,
     "mean_absolute_error": lambda y, t: np.mean(np.abs(y - t)),
@@ -58,6 +77,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "negative": np.negative,
     "pow": np.power,
     "relu": nn.relu,
+    "rms_norm": lambda x, g: x * jax.lax.rsqrt(np.mean(x * x, -1, keepdims=True) + 1e-6) * g,
     "sigmoid": nn.sigmoid,
     "sigmoid_cross_entropy": lambda x, t: np.mean(nn.softplus(x) - x * t),
     "silu": nn.silu,

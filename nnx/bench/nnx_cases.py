@@ -14,7 +14,8 @@ from ..capture import capture
 from ..layers import Layer, Linear, Relu, Sequential, SoftmaxCrossEntropy
 from ..optim import SGD, Adam, Optimizer
 from ..tensor import Tensor
-from .cases import Case, NetworkCase, OpCase, Prepared
+from ..train import build_model
+from .cases import Case, LeNetCase, NetworkCase, OpCase, Prepared
 from .op_table import Array
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam}
@@ -44,13 +45,31 @@ Form = Callable[[Callable[..., Any]], Callable[..., Any]]
 def network(backend: Backend, form: Form, case: NetworkCase) -> Prepared:
     """A training step on the tape, or a prediction on a bare array in `eval()`."""
     inputs = case.inputs()
-    net, loss = _network(inputs.weights), SoftmaxCrossEntropy()
-    batches = cycle([tuple(map(asarray, batch[: 1 + case.trains])) for batch in inputs.batches])
-    optimizer: Any = None
+    net = _network(inputs.weights)
     if case.trains:
-        optimizer = OPTIMIZERS[case.optimizer](net.parameters(), lr=case.rate)
-    else:
-        net.eval()
+        made = OPTIMIZERS[case.optimizer](net.parameters(), lr=case.rate)
+        return _training(backend, form, net, made, inputs.batches)
+    net.eval()
+    batches, call = cycle([asarray(x) for x, _ in inputs.batches]), form(net.forward)
+    return _prepared(backend, lambda: call(next(batches)))
+
+
+def lenet(backend: Backend, form: Form, case: LeNetCase) -> Prepared:
+    """As `nnx train --model lenet`."""
+    inputs, net = case.inputs(), build_model("lenet", 784, 10)
+    learned = [name.removesuffix(".W") for name in net.state_dict() if name.endswith(".W")]
+    state = {}
+    for name, (W, b) in zip(learned, inputs.weights, strict=True):
+        state[f"{name}.W"], state[f"{name}.b"] = W, b
+    net.load_state_dict(state)
+    return _training(backend, form, net, Adam(net.parameters(), lr=case.rate), inputs.batches)
+
+
+def _training(
+    backend: Backend, form: Form, net: Layer, optimizer: Optimizer,
+    given: list[tuple[Array, Array]],
+) -> Prepared:  # fmt: skip
+    loss, batches = SoftmaxCrossEntropy(), cycle([tuple(map(asarray, batch)) for batch in given])
 
     def train(x: Any, t: Any) -> Any:
         optimizer.zero_grad()
@@ -59,12 +78,13 @@ def network(backend: Backend, form: Form, case: NetworkCase) -> Prepared:
         optimizer.step()
         return value.data
 
-    def predict(x: Any) -> Any:
-        return net.forward(x)
+    call = form(train)
+    return _prepared(backend, lambda: call(*next(batches)))
 
-    call = form(train if case.trains else predict)
+
+def _prepared(backend: Backend, run: Callable[[], Any]) -> Prepared:
     return Prepared(
-        lambda: call(*next(batches)),
+        run,
         lambda found: [backend.to_numpy(found)],
         backend.synchronize,
     )
@@ -107,5 +127,6 @@ def op(backend: Backend, form: Form, case: OpCase) -> Prepared:
 
 PREPARE: dict[str, Callable[[Backend, Form, Any], Prepared | None]] = {
     "network": network,
+    "lenet": lenet,
     "op": op,
 }

@@ -16,16 +16,22 @@ Draw = Callable[[np.random.Generator, Shape], Array]
 
 SIZES: Mapping[str, Shape] = {"small": (128, 512), "large": (2048, 2048)}
 PRODUCT_SIZES: Mapping[str, Shape] = {"small": (128, 512), "large": (1024, 1024)}
+IMAGE_SIZES: Mapping[str, Shape] = {"small": (4, 14), "large": (32, 28)}
+CHANNELS = 64
 
 
 @dataclass(frozen=True)
 class OpSpec:
-    """An op with one drawing function per argument; each gets (rows, columns)."""
+    """An op with one drawing function per argument; each gets (rows, columns).
+
+    shown   what the arguments are for these two: of images (images, side)
+    """
 
     op: str
     draws: tuple[Draw, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[str, Shape] = field(default_factory=lambda: SIZES)
+    shown: str = "{}x{}"
 
     @property
     def target(self) -> Any:
@@ -80,6 +86,19 @@ def _bias(rng: np.random.Generator, shape: Shape) -> Array:
     return normal(rng, shape[1:])
 
 
+def _images(rng: np.random.Generator, shape: Shape) -> Array:
+    return normal(rng, (shape[0], CHANNELS, shape[1], shape[1]))
+
+
+def _filters(rng: np.random.Generator, shape: Shape) -> Array:
+    return normal(rng, (CHANNELS, CHANNELS, 3, 3)) / np.float32((9 * CHANNELS) ** 0.5)
+
+
+def _by_channel(rng: np.random.Generator, shape: Shape) -> Array:
+    return normal(rng, (CHANNELS,))
+
+
+_IMAGES: dict[str, Any] = {"sizes": IMAGE_SIZES, "shown": f"{{0}}x{CHANNELS}x{{1}}x{{1}}"}
 _UNARY = (
     "abs", "elu", "erf", "exp", "expm1", "gelu", "leaky_relu", "log_softmax", "negative", "relu",
     "sigmoid", "silu", "softmax", "softplus", "tanh",
@@ -95,13 +114,18 @@ _SPECS = [
     *(OpSpec(name, (_positive,)) for name in ("log", "log1p", "sqrt")),
     OpSpec("affine", (normal, _square, _bias), sizes=PRODUCT_SIZES),
     OpSpec("astype", (normal,), {"dtype": "float64"}),
+    OpSpec("avg_pool2d", (_images,), {"size": 2}, **_IMAGES),
     OpSpec("categorical_crossentropy", (_probabilities, _one_hot)),
     OpSpec("clip", (normal,), {"min": -1.0, "max": 1.0}),
     OpSpec("concat", (normal, normal)),
+    OpSpec("conv2d", (_images, _filters, _by_channel), {"padding": 1}, **_IMAGES),
     OpSpec("divide", (normal, _positive)),
     OpSpec("getitem", (normal,), {"index": slice(None, None, 2)}),
+    OpSpec("layer_norm", (normal, _bias, _bias)),
     OpSpec("matmul", (normal, _square), sizes=PRODUCT_SIZES),
+    OpSpec("max_pool2d", (_images,), {"size": 2}, **_IMAGES),
     OpSpec("pow", (_positive, normal)),
+    OpSpec("rms_norm", (normal, _bias)),
     OpSpec("sigmoid_cross_entropy", (normal, _probabilities)),
     OpSpec("softmax_cross_entropy", (normal, _ids)),
     OpSpec("stack", (normal, normal)),
@@ -111,30 +135,24 @@ _SPECS = [
 OPS: dict[str, OpSpec] = {spec.op: spec for spec in sorted(_SPECS, key=lambda spec: spec.op)}
 
 _VIEW = "gives a view: nothing is computed, its time is that of any small call"
-_IMAGES = "of images: these cases are matrices"
 NOT_TIMED: dict[str, str] = {
-    "avg_pool2d": _IMAGES,
     "batch_norm": "gives three results: these cases give one",
     "broadcast_to": f"{_VIEW}; backward is a sum, timed as sum",
-    "conv1d": _IMAGES,
-    "conv2d": _IMAGES,
-    "conv_transpose2d": _IMAGES,
+    "conv1d": "runs as conv2d, on images of one row",
+    "conv_transpose2d": "the backward of conv2d",
     "dropout": "its draw is an input, so it is a comparison and a product; PyTorch draws inside",
     "expand_dims": _VIEW,
     "fold": "the backward of windows",
     "getitem_adjoint": "timed as the backward of getitem",
     "group_norm": "as layer_norm, on images",
-    "layer_norm": "not compared yet",
     "matrix_transpose": _VIEW,
-    "max_pool2d": _IMAGES,
     "pad": "a copy",
     "permute_dims": _VIEW,
     "reshape": _VIEW,
-    "rms_norm": "not compared yet",
     "scatter_add": "timed as the backward of take",
     "split": f"{_VIEW}; backward is concat, timed as concat",
     "squeeze": _VIEW,
-    "upsample": _IMAGES,
+    "upsample": "not compared yet",
     "windows": f"{_VIEW}; its backward is fold",
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import cycle
 from typing import Any, NamedTuple
 
-from .cases import Case, NetworkCase, OpCase, Prepared
+from .cases import Case, LeNetCase, NetworkCase, OpCase, Prepared
 from .op_table import Array
 
 torch: Any = importlib.import_module("torch")
@@ -18,9 +18,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": torch.add,
     "affine": lambda x, W, b: torch.addmm(b, x, W),
     "astype": lambda x, dtype: x.to(getattr(torch, dtype)),
+    "avg_pool2d": lambda x, size: F.avg_pool2d(x, size),
     "categorical_crossentropy": lambda y, t: (-t * torch.log(y)).mean(),
     "clip": torch.clamp,
     "concat": lambda *xs: torch.cat(xs),
+    "conv2d": F.conv2d,
     "divide": torch.div,
     "elu": F.elu,
     "erf": torch.erf,
@@ -29,6 +31,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "gelu": F.gelu,
     "getitem": lambda x, index: x[index],
     "huber": F.huber_loss,
+    "layer_norm": lambda x, g, b: F.layer_norm(x, g.shape, g, b),
     "leaky_relu": F.leaky_relu,
     "log": torch.log,
     "log1p": torch.log1p,
@@ -36,6 +39,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "logsumexp": lambda x, axis: torch.logsumexp(x, axis),
     "matmul": torch.matmul,
     "max": torch.amax,
+    "max_pool2d": lambda x, size: F.max_pool2d(x, size),
     "maximum": torch.maximum,
     "mean": torch.mean,
     "mean_absolute_error": F.l1_loss,
@@ -46,6 +50,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "negative": torch.neg,
     "pow": torch.pow,
     "relu": torch.relu,
+    "rms_norm": lambda x, g: F.rms_norm(x, g.shape, g, 1e-6),
     "sigmoid": torch.sigmoid,
     "sigmoid_cross_entropy": F.binary_cross_entropy_with_logits,
     "silu": F.silu,
@@ -148,11 +153,38 @@ def network(variant: Variant, case: NetworkCase) -> Prepared:
     """
     inputs = case.inputs()
     net = _network(variant, inputs.weights)
-    batches = cycle([(_tensor(variant, x), _tensor(variant, t)) for x, t in inputs.batches])
     if not case.trains:
-        return _prediction(variant, net, batches)
+        return _prediction(variant, net, cycle([(_tensor(variant, x),) for x, _ in inputs.batches]))
+    return _training(variant, net, OPTIMIZERS[case.optimizer], case.rate, inputs.batches)
+
+
+def lenet(variant: Variant, case: LeNetCase) -> Prepared:
+    """A training step of the same network."""
+    nn, inputs = torch.nn, case.inputs()
+    layers = [
+        nn.Conv2d(1, 6, 5, padding=2), nn.Conv2d(6, 16, 5), nn.Linear(400, 120),
+        nn.Linear(120, 84), nn.Linear(84, 10),
+    ]  # fmt: skip
+    with torch.no_grad():
+        for layer, (W, b) in zip(layers, inputs.weights, strict=True):
+            layer.weight.copy_(torch.tensor(W.T if W.ndim == 2 else W))
+            layer.bias.copy_(torch.tensor(b))
+    first, second, *linear, last = layers
+    pooled = [(conv, nn.ReLU(), nn.MaxPool2d(2)) for conv in (first, second)]
+    hidden = [(layer, nn.ReLU()) for layer in linear]
+    net = nn.Sequential(
+        nn.Unflatten(1, (1, 28, 28)), *pooled[0], *pooled[1], nn.Flatten(), *hidden[0], *hidden[1],
+        last,
+    ).to(variant.device)  # fmt: skip
+    return _training(variant, net, torch.optim.Adam, case.rate, inputs.batches)
+
+
+def _training(
+    variant: Variant, net: Any, make: Any, rate: float, given: list[tuple[Array, Array]]
+) -> Prepared:
+    batches = cycle([(_tensor(variant, x), _tensor(variant, t)) for x, t in given])
     options = {"fused": True} if variant.fused else {}
-    optimizer = OPTIMIZERS[case.optimizer](net.parameters(), lr=case.rate, **options)
+    optimizer = make(net.parameters(), lr=rate, **options)
     loss = _compiled(variant, lambda x, t: F.cross_entropy(net(x), t))
     update = _compiled(variant, optimizer.step)
 
@@ -167,7 +199,7 @@ def network(variant: Variant, case: NetworkCase) -> Prepared:
     return Prepared(train, _values, _synchronize(variant))
 
 
-def _prediction(variant: Variant, net: Any, batches: Iterator[tuple[Any, Any]]) -> Prepared:
+def _prediction(variant: Variant, net: Any, batches: Iterator[tuple[Any]]) -> Prepared:
     net = _compiled(variant, net.eval())
 
     def predict() -> list[Any]:
@@ -177,4 +209,8 @@ def _prediction(variant: Variant, net: Any, batches: Iterator[tuple[Any, Any]]) 
     return Prepared(predict, _values, _synchronize(variant))
 
 
-PREPARE: dict[str, Callable[[Variant, Any], Prepared | None]] = {"network": network, "op": op}
+PREPARE: dict[str, Callable[[Variant, Any], Prepared | None]] = {
+    "network": network,
+    "lenet": lenet,
+    "op": op,
+}

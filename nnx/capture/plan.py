@@ -96,7 +96,7 @@ class Plan:
         alone = sum(self.recording.base.owns(b) and memory.root(b) is root for b in outputs) == 1
         lasts = any(g is not None and memory.root(g) is root for g in self._gradients())
         made = storage is not None and storage.label[0] == "result" and not lasts
-        return made and alone and memory.contiguous(array) and root.nbytes == array.nbytes
+        return made and alone and memory.dense(array) and root.nbytes == array.nbytes
 
     def _gradients(self) -> list[Any]:
         return [g if self.recording.base.owns(g) else None for _, g, _, _ in self.finals]

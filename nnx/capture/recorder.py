@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -92,15 +90,6 @@ class Recorder(Backend):
             return self.base.call(kernel, args, attrs)
         return log.call(kernel, args, attrs, self)
 
-    @contextmanager
-    def unseen(self) -> Iterator[None]:
-        """Within it nothing is recorded: a backend's kernel may call ops."""
-        token = self._current.set(None)
-        try:
-            yield
-        finally:
-            self._current.reset(token)
-
     def uniform(self, shape: tuple[int, ...], dtype: Any, rng: Any) -> Array:
         log = self.active()
         if log is None:
@@ -158,6 +147,14 @@ class Recorder(Backend):
 
     def describe(self) -> dict[str, str]:
         return self.base.describe()
+
+    def unrecorded(self, kernel: Any, args: Any, attrs: Any) -> Any:
+        """Run a kernel that is one call of the recording: ops in it are none."""
+        token = self._current.set(None)
+        try:
+            return self.base.call(kernel, args, attrs)
+        finally:
+            self._current.reset(token)
 
     def start(self, recording: Recording) -> Any:
         return self._current.set(recording)

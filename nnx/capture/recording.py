@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backend import Array, Backend, load_backend
 from ..errors import CaptureError
@@ -12,6 +12,9 @@ from ..tensor import Tensor
 from ..update import Update
 from .log import SLOT, Call, Leaf, Line, Storage, gradient_of, shown
 from .trace import Traced, each, unwrapped, wrapped
+
+if TYPE_CHECKING:
+    from .recorder import Recorder
 
 READS, WRITES = "reads", "writes"
 Span = tuple[int, int]
@@ -79,7 +82,7 @@ class Recording:
             self._log(Call("run", f, bare, named, self.line(), tuple(fresh)))
         return made
 
-    def call(self, kernel: Any, args: Any, attrs: Mapping[str, Any], recorder: Any) -> Any:
+    def call(self, kernel: Any, args: Any, attrs: Mapping[str, Any], recorder: Recorder) -> Any:
         """A kernel: a portable one on traced arrays, a backend's own on bare ones."""
         if kernel in self._overrides:
             return self._override(kernel, args, attrs, recorder)
@@ -96,10 +99,11 @@ class Recording:
         finally:
             self._depth -= 1
 
-    def _override(self, kernel: Any, args: Any, attrs: Mapping[str, Any], recorder: Any) -> Any:
+    def _override(
+        self, kernel: Any, args: Any, attrs: Mapping[str, Any], recorder: Recorder
+    ) -> Any:
         self.see((tuple(args), dict(attrs)))
-        with recorder.unseen():
-            result = self.base.call(kernel, args, attrs)
+        result = recorder.unrecorded(kernel, args, attrs)
         fresh: list[Array] = []
 
         def taken(v: Any) -> Any:

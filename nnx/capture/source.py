@@ -38,9 +38,10 @@ class Source:
         self._views: dict[str, str] = {}
         self.lines = [f"def replay({', '.join(h.name for h in arguments)}):"]
         for h in results:
-            new = self._constant(memory.new, "empty")
+            new, order = self._constant(memory.new, "empty"), memory.order(h.stands)
             dtype = self._constant(h.stands.dtype, str(h.stands.dtype))
-            self.lines.append(f"    {h.name} = {new}({tuple(h.stands.shape)}, {dtype})")
+            laid = "" if order is None else f", {order}"
+            self.lines.append(f"    {h.name} = {new}({tuple(h.stands.shape)}, {dtype}{laid})")
         self._returned = "".join(f"{h.name}, " for h in results)
 
     def write(self, scopes: Iterable[Scope]) -> None:
@@ -95,6 +96,8 @@ class Source:
         if found == hole.name:
             return found
         if found not in self._views:
+            if found.startswith("view("):
+                self.names["view"] = self.memory.view
             self._views[found] = f"{hole.name}_{len(self._views)}"
             self.lines.append(f"{indent}{self._views[found]} = {found}")
         return self._views[found]
@@ -135,16 +138,19 @@ def _name(value: Any) -> str:
 def view(memory: Any, hole: Hole, array: Array) -> str | None:
     """The array as an expression of the hole's name; None if it is none that is known."""
     stands = hole.stands
-    if memory.offset(array, stands) or array.dtype != stands.dtype:
+    if array.dtype != stands.dtype:
         return None
-    if memory.same_layout(array, stands):
+    at = memory.offset(array, stands)
+    if at == 0 and memory.same_layout(array, stands):
         return hole.name
-    if memory.same_layout(array, stands.T):
+    if at == 0 and memory.same_layout(array, stands.T):
         return f"{hole.name}.T"
-    whole = array.size == stands.size
+    whole = at == 0 and array.size == stands.size
     if whole and memory.contiguous(array) and memory.contiguous(stands):
         return f"{hole.name}.reshape({tuple(array.shape)})"
-    return None
+    if not memory.dense(stands):
+        return None
+    return f"view({hole.name}, {tuple(array.shape)}, {at}, {tuple(array.strides)})"
 
 
 def visible(memory: Any, hole: Hole, touching: list[list[Run]]) -> bool:

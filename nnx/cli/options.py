@@ -57,7 +57,7 @@ def _train(train: argparse.ArgumentParser) -> None:
 
     add("--data", "digits", "NAME", "digits, mnist, fashion-mnist")
     add("--data-dir", None, "DIR", "folder with the IDX files of mnist, .gz or plain")
-    add("--model", "mlp:100", "SPEC", "linear, mlp:800, mlp:512,512, ...")
+    add("--model", "mlp:100", "SPEC", "linear, mlp:800, mlp:512,512, ..., or lenet")
     add("--epochs", 30, "N", "passes over the images", type=_whole(1))
     add("--optimizer", "adam", "NAME", ", ".join(OPTIMIZERS))
     add("--lr", None, "RATE", "learning rate (the optimizer's own)", type=_above_0)

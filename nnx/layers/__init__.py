@@ -15,7 +15,7 @@ from .activations import (
 from .base import Layer
 from .book import AddNode, Affine, Loss, MulNode
 from .conv import Conv1d, Conv2d, ConvTranspose2d
-from .linear import Dropout, Flatten, Linear, Residual, Sequential
+from .linear import Dropout, Flatten, Linear, Residual, Sequential, Unflatten
 from .losses import (
     CategoricalCrossentropy,
     Huber,
@@ -66,5 +66,6 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "Softplus",
     "Tanh",
+    "Unflatten",
     "Upsample",
 ]

@@ -1,7 +1,8 @@
-"""Linear, and what goes between layers: Flatten, Dropout, Sequential, Residual."""
+"""Linear, and what goes between layers: Flatten, Unflatten, Dropout, Sequential, Residual."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from numbers import Integral
 from typing import Any
@@ -65,6 +66,30 @@ class Flatten(Layer):
         for n in x.shape[1:]:
             size *= n
         return ops.reshape(x, (x.shape[0], size))
+
+
+class Unflatten(Layer):
+    """(N, a * b * ...) -> (N, a, b, ...): flat images become images, as `Unflatten(1, 28, 28)`."""
+
+    def __init__(self, *shape: int) -> None:
+        if not shape or any(type(n) is not int or n < 1 for n in shape):
+            raise OptionError(
+                f"Unflatten{shape}: expected the shape of one entry as ints of 1 or more, such as "
+                f"Unflatten(1, 28, 28)"
+            )
+        self.shape = shape
+
+    def forward(self, x: Any) -> Any:
+        shape, size = tuple(x.shape), math.prod(self.shape)
+        if len(shape) != 2 or shape[1] != size:
+            raise ShapeError(
+                f"x has shape {shape}, expected (N, {size}), to be made (N, "
+                f"{', '.join(map(str, self.shape))})"
+            )
+        return ops.reshape(x, (shape[0], *self.shape))
+
+    def __repr__(self) -> str:
+        return f"Unflatten({', '.join(map(str, self.shape))})"
 
 
 class Dropout(Layer):

@@ -1,0 +1,147 @@
+"""Convolutions of width 3 with two thirds of the multiplications.
+
+Two neighbours of a row are y = A' ((G w) (B' x)) of the three numbers w of a kernel's row and the
+four of x that they see, by entry:
+
+    B' x = x0 - x2, x1 + x2, x2 - x1, x1 - x3
+    G w  = w0, (w0 + w1 + w2) / 2, (w0 - w1 + w2) / 2, w2
+    A' m = m0 + m1 + m2, m1 - m2 - m3
+
+and what an entry is multiplied by may be summed first, so each of the four is a matrix product over
+channels and the kernel's height. S. Winograd, Arithmetic Complexity of Computations (1980); for
+convolutions Lavin and Gray (2016). In float32 results differ from plain sums by about one rounding
+more. An infinity or NaN of x is in both neighbours.
+
+Images are (H, C, W, N), their rows in windows without copies, as in `patches.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from .patches import Block, Geometry, blocks, columns, shifted_copies
+from .table import Array, Run, matmul_for, reused
+
+CHANNELS = 16  # of a group, in and out: with fewer, sums cost more than products
+
+
+def fits(g: Geometry, channels: int, outer: int) -> bool:
+    """Whether kernels are 3 wide, windows neighbours, channels in and out enough."""
+    (high, wide), (down, across) = g.sizes, g.stride
+    rows = g.overlapping or high == 1 == down
+    many = min(channels, outer) >= CHANNELS * g.groups
+    return rows and many and wide == 3 and across == 1 == g.gaps[1]
+
+
+def kernels(run: Run, W: Array, g: Geometry, adjoint: bool = False) -> Array:
+    """G w as matrices (4 x groups, 1, out, down x in); adjoint: (..., in, down x out), turned."""
+    out, inner, high, _ = W.shape
+    split = W.reshape(g.groups, out // g.groups, inner, high, 3)
+    if adjoint:
+        split = split[..., ::-1, ::-1].transpose(0, 2, 1, 3, 4)
+    w = split.transpose(4, 0, 1, 3, 2)
+    made: Array = run.empty((4, *w.shape[1:]), W.dtype)
+    half, middle = (run.empty((1, *w.shape[1:]), W.dtype) for _ in range(2))
+    run(np.add, w[0], w[2], half[0])
+    run(np.multiply, half, 0.5, half)
+    run(np.multiply, w[1], 0.5, middle[0])
+    run(np.copyto, made[0], w[0])
+    run(np.add, half[0], middle[0], made[1])
+    run(np.subtract, half[0], middle[0], made[2])
+    run(np.copyto, made[3], w[2])
+    return made.reshape(4 * g.groups, 1, made.shape[2], -1)
+
+
+def _seen(run: Run, x: Array, g: Geometry, todo: list[Block]) -> Iterator[Array]:
+    """B' x of each block as matrices (4 x groups, rows, down x channels of a group, pairs x batch).
+
+    Even and odd columns are copied apart, so that sums are of what lies together.
+    """
+    batch, inner = x.shape[3], x.shape[1] // g.groups
+    images = x.reshape(x.shape[0], g.groups, inner, *x.shape[2:]).transpose(1, 0, 2, 3, 4)
+    shapes = [(g.groups, g.copied(b.rows), inner, (b.wide + 1) // 2, batch) for b in todo]
+    apart = [(*shape[:2], 2, inner, shape[3] + 1, batch) for shape in shapes]
+    planes = reused(run, x.dtype, max(map(math.prod, apart)))
+    sums = reused(run, x.dtype, 4 * max(map(math.prod, shapes)))
+    for block, shape, split in zip(todo, shapes, apart, strict=True):
+        made, d = planes(split), sums((4, *shape))
+        start = block.top * g.stride[0] - g.pads[0][0], block.left - g.pads[1][0]
+        shifted_copies(run, made, images, start, (1, 2), 1)
+        even, odd = made[:, :, 0], made[:, :, 1]
+        x0, x2, x1, x3 = even[..., :-1, :], even[..., 1:, :], odd[..., :-1, :], odd[..., 1:, :]
+        run(np.subtract, x0, x2, d[0])
+        run(np.add, x1, x2, d[1])
+        run(np.subtract, x2, x1, d[2])
+        run(np.subtract, x1, x3, d[3])
+        yield columns(d.reshape(4 * g.groups, shape[1], 1, *shape[2:]), g)
+
+
+def _todo(g: Geometry, x: Array, y: Array) -> list[Block]:
+    double = g._replace(sizes=(g.sizes[0], 2))  # B' x is twice as large as x
+    return list(blocks(double, x.shape[1], (y.shape[0], y.shape[2]), y.shape[3]))
+
+
+def _pairs(y: Array, groups: int, block: Block) -> tuple[Array, Array, Array]:
+    """The block of images by group, its even and its odd columns."""
+    part = y.reshape(y.shape[0], groups, -1, *y.shape[2:]).transpose(1, 0, 2, 3, 4)
+    part = part[:, block.top : block.bottom, :, block.left : block.right]
+    return part, part[..., 0::2, :], part[..., 1::2, :]
+
+
+def convolve(run: Run, x: Array, W: Array, b: Array | None, g: Geometry, y: Array) -> None:
+    """y = W * x + b.   W: of `kernels`"""
+    todo, outer, batch = _todo(g, x, y), y.shape[1] // g.groups, y.shape[3]
+    size = max(block.rows * ((block.wide + 1) // 2) for block in todo) * y.shape[1] * batch
+    products, sums = reused(run, x.dtype, 4 * size), reused(run, x.dtype, size)
+    for block, seen in zip(todo, _seen(run, x, g, todo), strict=True):
+        product = products((4 * g.groups, block.rows, outer, seen.shape[-1]))
+        run(matmul_for(2 * W[0].size * seen.shape[-1]), W, seen, product)
+        shape = (g.groups, block.rows, outer, seen.shape[-1] // batch, batch)
+        m, total = product.reshape(4, *shape), sums(shape)
+        part, even, odd = _pairs(y, g.groups, block)
+        run(np.add, m[1], m[2], total)
+        run(np.add, m[0], total, even)
+        run(np.subtract, m[1], m[2], total)
+        if odd.size:
+            run(np.subtract, total[..., : odd.shape[3], :], m[3][..., : odd.shape[3], :], odd)
+        if b is not None:
+            run(np.add, part, b.reshape(g.groups, 1, -1, 1, 1), part)
+
+
+def correlate(run: Run, x: Array, dy: Array, g: Geometry, dW: Array) -> None:
+    """dW = G' of the sums of (A dy) (B' x)"""
+    out, inner, high, _ = dW.shape
+    outer, batch, todo = out // g.groups, x.shape[3], _todo(g, x, dy)
+    total, part = (run.empty((4 * g.groups, high * inner, outer), x.dtype) for _ in range(2))
+    sizes = [block.rows * ((block.wide + 1) // 2) * 4 * out * batch for block in todo]
+    into, space = total, reused(run, x.dtype, max(sizes))
+    for block, seen in zip(todo, _seen(run, x, g, todo), strict=True):
+        _, even, odd = _pairs(dy, g.groups, block)
+        d = space((4, *even.shape))
+        run(np.copyto, d[0], even)
+        run(np.copyto, d[3][..., : odd.shape[3], :], odd)
+        if odd.shape != even.shape:
+            run(np.copyto, d[3][..., odd.shape[3] :, :], 0)
+        run(np.add, d[0], d[3], d[1])
+        run(np.subtract, d[0], d[3], d[2])
+        turned = d.reshape(4 * g.groups, block.rows, outer, -1).transpose(0, 1, 3, 2)
+        product = matmul_for(2 * total[0].size * seen.shape[-1])
+        for i in range(block.rows):
+            run(product, seen[:, i], turned[:, i], into)
+            if into is part:
+                run(np.add, total, part, total)
+            into = part
+    m = total.reshape(4, g.groups, high, inner, outer)
+    half = part.reshape(m.shape)[0]
+    run(np.add, m[1], m[2], half)
+    run(np.multiply, half, 0.5, half)
+    run(np.add, m[0], half, m[0])
+    run(np.subtract, half, m[3], m[3])
+    run(np.subtract, m[1], m[2], m[1])
+    run(np.multiply, m[1], 0.5, m[1])
+    laid = dW.reshape(g.groups, outer, inner, high, 3).transpose(4, 0, 3, 2, 1)
+    for k, i in enumerate((0, 1, 3)):
+        run(np.copyto, laid[k], m[i])
