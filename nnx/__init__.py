@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from . import data, errors, init, layers, metrics, op, ops, optim
+from . import data, errors, init, layers, metrics, op, ops, optim, plot
 from .arrays import asarray, to_numpy
 from .backend import Backend, backends, get_backend, set_backend, use_backend
 from .buffer import Buffer
 from .capture import capture
+from .draw import draw
 from .errors import (
     BackendError,
     BackendPackageError,
@@ -20,6 +21,7 @@ from .errors import (
     MixedBackendsError,
     NnxError,
     OptionError,
+    PackageError,
     ShapeError,
     StateError,
     TransferError,
@@ -132,6 +134,7 @@ __all__ = [
     "MulNode",
     "NnxError",
     "OptionError",
+    "PackageError",
     "Parameter",
     "Relu",
     "ShapeError",
@@ -161,6 +164,7 @@ __all__ = [
     "conv_transpose2d",
     "data",
     "divide",
+    "draw",
     "dropout",
     "elu",
     "erf",
@@ -206,6 +210,7 @@ __all__ = [
     "optim",
     "pad",
     "permute_dims",
+    "plot",
     "pow",
     "relu",
     "reshape",

@@ -154,6 +154,14 @@ class Backend:
         """How `nnx.capture` runs recorded calls again (see `nnx_numpy.replay`); None: it cannot."""
         return None if self.parent is None else load_backend(self.parent).replay()
 
+    def in_order(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        """`f`, to be called in another thread, its device work in one order with this thread's.
+
+        A device that runs work of several queues at once needs it: memory that one thread gives
+        back while its work on it waits may be the next that another is given.
+        """
+        return f
+
     def synchronize(self) -> None:
         """Wait until the device has finished."""
 

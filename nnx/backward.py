@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from .scalar import SCALARS
 from .tape import Edge, Node, needed
 from .tensor import Hook, Tensor, tensor
 from .update import update
+
+T = TypeVar("T")
 
 
 def gradients(
@@ -48,6 +51,41 @@ def gradients(
         for k, t in (leaves if wrt is None else targets).items()
         if k in found
     }
+
+
+def recorded_calls(root: Tensor) -> list[Node]:
+    """The calls that led to it, the last recorded first."""
+    return [node for node, _ in _order(root, None)]
+
+
+def of_edges(
+    root: Tensor, dout: Any, nodes: list[Node], read: Callable[[Any], T]
+) -> tuple[dict[int, T], dict[tuple[int, int], T]]:
+    """What `read` makes of the gradients that `backward` would find in these nodes, the last first.
+
+    First those of each edge, by its `id`: of one use of a value. Then those of each value, by the
+    `id` of its node or leaf and its index: of all uses together, hooks applied. Nothing is kept or
+    freed. There are none behind a node that was freed, or that read a parameter which has changed.
+    """
+    cotangents = {_key(root): _seed(root, dout, False)}
+    edges, values = dict[int, T](), dict[tuple[int, int], T]()
+    leaves: dict[tuple[int, int], Tensor] = {}
+    for node in nodes:
+        whole: dict[tuple[int, int], Any] = {}
+        outputs = {(id(node), i): root for i in range(len(node.outputs or (1,)))}
+        dy = _gather(node, cotangents, whole, outputs, False)
+        values.update((key, read(g)) for key, g in whole.items())
+        try:
+            found = [] if dy is None else _node_vjp(node, dy, False)
+        except StateError:
+            continue
+        for edge, g in found:
+            edges[id(edge)], key = read(g), (id(edge[0]), edge[1])
+            cotangents[key] = _sum(cotangents[key], g) if key in cotangents else g
+            if isinstance(edge[0], Tensor):
+                leaves[key] = edge[0]
+    values.update((k, read(_hooked(leaf._hooks, cotangents[k]))) for k, leaf in leaves.items())
+    return edges, values
 
 
 def _gather(

@@ -15,7 +15,8 @@
     ├── GradientError           a derivative that differences contradict (also an AssertionError)
     ├── OptionError             an unknown option or a value out of range (also a ValueError)
     ├── TransferError           a transfer that nnx.transfers forbids (also a RuntimeError)
-    └── DataError               a file or data set that cannot be read (also a ValueError)
+    ├── DataError               a file or data set that cannot be read (also a ValueError)
+    └── PackageError            what an extra brings is missing, or fails (also an ImportError)
 
 A message says what was given, what was expected and the call that fixes it. An error that
 passes through a layer also names the layer.
@@ -36,6 +37,7 @@ __all__ = [
     "MixedBackendsError",
     "NnxError",
     "OptionError",
+    "PackageError",
     "ShapeError",
     "StateError",
     "TransferError",
@@ -111,3 +113,7 @@ class DataError(NnxError, ValueError):
 
 class TransferError(NnxError, RuntimeError):
     """Something crossed between host and device that nobody asked for, where that is forbidden."""
+
+
+class PackageError(NnxError, ImportError):
+    """An optional package or program is missing, or fails: matplotlib, Graphviz."""

@@ -206,6 +206,11 @@ class Tensor(Operators):
         values = read(self._data, READING)
         return f"{type(self).__name__}({values!r}, backend={self.backend.name!r}{grad})"
 
+    def _repr_html_(self) -> str:
+        from .html import of_tensor
+
+        return of_tensor(self)
+
     def __reduce__(self) -> Any:
         """Pickled as NumPy values, so that a GPU's Tensor loads where there is none."""
         return _rebuild, (type(self), self.numpy(), self.requires_grad)

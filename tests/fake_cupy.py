@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 import sys
+import threading
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -34,6 +35,7 @@ class FakeCupy(ModuleType):
         self.current, self.broken, self.entered = 0, broken, 0
         self.freed: list[int] = []
         self.synchronized: list[int] = []
+        self.streams: list[tuple[int, int]] = []  # of which thread, entered in which
         fake = self
 
         def count() -> int:
@@ -55,8 +57,22 @@ class FakeCupy(ModuleType):
             def synchronize(self) -> None:
                 fake.synchronized.append(self.id)
 
+        class Stream:
+            """The stream that was current in one thread, entered perhaps in another."""
+
+            def __init__(self) -> None:
+                self.thread, self.device = threading.get_ident(), fake.current
+
+            def __enter__(self) -> None:
+                assert self.device == fake.current, "a stream of another device"
+                fake.streams.append((self.thread, threading.get_ident()))
+
+            def __exit__(self, *_: object) -> None:
+                pass
+
         self.cuda = SimpleNamespace(
             Device=Device,
+            get_current_stream=Stream,
             driver=SimpleNamespace(CUDADriverError=CUDADriverError),
             runtime=SimpleNamespace(
                 CUDARuntimeError=CUDARuntimeError,

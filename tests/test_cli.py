@@ -121,7 +121,7 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "data": "digits", "data_dir": None, "model": "mlp:30", "epochs": 8, "seed": 4, "lr": 0.1,
         "optimizer": "momentum", "schedule": "cosine", "weight_decay": 0.0, "batch_size": 32,
         "backend": "numpy", "eager": False, "out": str(folder), "threads": 1, "clip_norm": None,
-        "patience": None, "save_every": None,
+        "patience": None, "save_every": None, "plot": False,
     }  # fmt: skip
     assert config["data"] == {
         "features": 64, "classes": 10, "image_shape": [8, 8], "white": 16,
@@ -200,7 +200,6 @@ def test_read_only_folder(
         ("--model mlp:0", "unknown model 'mlp:0'; expected 'linear', or 'mlp:' with the sizes"),
         ("--schedule warm", "unknown schedule 'warm'; expected one of constant, cosine"),
         ("--data cifar", "load('cifar'): expected one of 'digits', 'fashion-mnist', 'mnist'"),
-        ("--data mnist", "--data mnist reads IDX files: say where with --data-dir DIR"),
         ("--data mnist --data-dir /no/such", "neither train-images-idx3-ubyte nor train-images-i"),
         ("--data-dir x", "load('digits') is a part of nnx: leave the directory out"),
         ("--epochs -1", "argument --epochs: expected a whole number of at least 1, got '-1'"),

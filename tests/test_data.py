@@ -204,8 +204,6 @@ def test_unknown_names_and_options(tmp_path: Path) -> None:
         load("digits", split="valid")
     with pytest.raises(OptionError, match=r"load\('digits'\) is a part of nnx: leave the direct"):
         load("digits", tmp_path)
-    with pytest.raises(OptionError, match=r"say where they are with load\('mnist', directory="):
-        load("mnist")
 
 
 def mnist_directory() -> Path | None:

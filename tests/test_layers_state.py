@@ -142,16 +142,22 @@ def test_summary() -> None:
     net[0].W.requires_grad = False
     net[2].eval()
     assert net.summary((64,)).splitlines() == [
-        "name  layer            output    parameters",
-        "----  ---------------  --------  ----------",
-        "0     Linear(64, 100)  (N, 100)  6,500",
-        "1     Relu()           (N, 100)  0",
-        "2     Dropout(0.5)     (N, 100)  0",
-        "3     Linear(100, 10)  (N, 10)   1,010",
-        "7,510 parameters, 1,110 trained",
+        "name  layer            output    parameters   bytes  trained",
+        "----  ---------------  --------  ----------  ------  ------------",
+        "0     Linear(64, 100)  (N, 100)       6,500  26,000  100 of 6,500",
+        "1     Relu()           (N, 100)           0       0  -",
+        "2     Dropout(0.5)     (N, 100)           0       0  -",
+        "3     Linear(100, 10)  (N, 10)        1,010   4,040  yes",
+        "7,510 parameters (30,040 bytes), 1,110 trained",
     ]
+    net[0].b.requires_grad = False
+    net.astype("float16")
+    frozen = net.summary().splitlines()
+    assert frozen[0].split() == ["name", "layer", "parameters", "bytes", "trained"]
+    assert frozen[2].split()[-3:] == ["6,500", "13,000", "no"]
+    assert frozen[-1] == "7,510 parameters (15,020 bytes), 1,010 trained"
     assert net.training and net[0].training and not net[2].training
-    assert "(N" not in net.summary()
+    assert "(N" not in net.summary() and repr(net.summary()) == net.summary()
     assert "forward" not in vars(net[0])
 
 
@@ -173,11 +179,13 @@ def test_summary_counts_own_and_shared_parameters_once() -> None:
             return self.tied(self.inner(x)) * self.scale
 
     lines = Own().summary((2,)).splitlines()
-    assert [line.split()[-1] for line in lines[2:5]] == ["2", "6", "0"]
+    assert [line.split()[-3:] for line in lines[2:5]] == [
+        ["2", "8", "yes"], ["6", "24", "yes"], ["0", "0", "-"],
+    ]  # fmt: skip
     assert lines[2].startswith("-") and "(N, 2)" in lines[2]
-    assert lines[5] == "8 parameters, 8 trained"
+    assert lines[5] == "8 parameters (32 bytes), 8 trained"
     assert L.Linear(2, 3).summary((2,)).splitlines()[2].split() == [
-        "-", "Linear(2,", "3)", "(N,", "3)", "9",
+        "-", "Linear(2,", "3)", "(N,", "3)", "9", "36", "yes",
     ]  # fmt: skip
 
 

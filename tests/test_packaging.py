@@ -265,10 +265,10 @@ def test_the_core_imports_no_backend() -> None:
 
 
 LATE = {
-    "argparse", "concurrent.futures", "csv", "cupy", "gzip", "hashlib", "importlib.metadata",
-    "json", "matplotlib", "multiprocessing", "nnx.bench", "nnx.cli", "nnx.plugins", "nnx.train",
-    "numba", "numpy.random", "safetensors", "subprocess", "tempfile", "threadpoolctl", "torch",
-    "tqdm",
+    "argparse", "concurrent.futures", "csv", "cupy", "gzip", "hashlib", "http.client",
+    "importlib.metadata", "json", "matplotlib", "multiprocessing", "nnx.bench", "nnx.cli",
+    "nnx.plugins", "nnx.train", "numba", "numpy.random", "pooch", "safetensors", "subprocess",
+    "tempfile", "threadpoolctl", "torch", "tqdm",
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ marked `gpu` have yet to run on a device.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -120,6 +121,16 @@ class CupyBackend(Backend):
     def uniform(self, shape: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> Any:
         with self._on_device():
             return super().uniform(shape, dtype, rng)
+
+    def in_order(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        with self._on_device():
+            stream = self._cupy.cuda.get_current_stream()
+
+        def called(*args: Any) -> Any:
+            with self._on_device(), stream:
+                return f(*args)
+
+        return called
 
     def synchronize(self) -> None:
         self._cupy.cuda.Device(self.device_id).synchronize()

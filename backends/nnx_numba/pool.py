@@ -8,6 +8,7 @@ from nnx.calls import calls
 from nnx.ops import avg_pool2d, conv1d, conv2d, conv_transpose2d, max_pool2d, relu
 from nnx_numpy.layout import channels, gapless, in_order, like
 from nnx_numpy.pool import Windows, image_of, result, takes
+from nnx_numpy.pool import max_pool2d_slope_of_relu as _inherited_fusion
 from nnx_numpy.table import order_of
 
 from . import images
@@ -66,10 +67,12 @@ def _max_pool2d_x(
     ((max_pool2d, "x"), "dz y rows size stride padding -> dy"), ((relu, "x"), "dy y -> dx")
 )
 def max_pool2d_slope_of_relu(
-    run: Run, dz: Array, y: Array, size: Any, stride: Any, padding: Any, dx: Array
+    run: Run, dz: Array, y: Array, rows: Any, size: Any, stride: Any, padding: Any, dx: Array
 ) -> bool:
     """Where a window's maximum is not above 0, none of it is."""
-    if not _takes(y) or not gapless(y, dx):
+    if not _takes(y):
+        return bool(_inherited_fusion.build(run, dz, y, rows, size, stride, padding, dx))
+    if not gapless(y, dx):
         return False
     _max_pool2d_slope(run, dz, y, Windows(y, size, stride, padding), True, dx)
     return True

@@ -29,14 +29,27 @@ def _put(y, index, x):
         y[index] = x
 
 
+SLICE = 128  # entries at one index, from which on a call for each is faster than `add.at`
+
+
 @overrides.forward(scatter_add)
 @calls
 def _scatter_add(run, x, indices, *, size, axis=0):
     y = run.new((*x.shape[:axis], size, *x.shape[axis + indices.ndim :]), x.dtype)
-    at: Any = (*[slice(None)] * axis, indices)
     run(np.copyto, y, 0)
-    run(np.add.at, y, at, x)
+    if indices.ndim == 1 and x.size >= SLICE * indices.size:
+        run(_add_slices, np.moveaxis(y, axis, 0), indices, np.moveaxis(x, axis, 0))
+    else:
+        at: Any = (*[slice(None)] * axis, indices)
+        run(np.add.at, y, at, x)
     return y
+
+
+def _add_slices(y, indices, x):
+    """In the order of `add.at`."""
+    for i, part in zip(indices.tolist(), x, strict=True):
+        into = y[i]
+        np.add(into, part, into)
 
 
 # erf(x) = x P(x^2) / Q(x^2) for |x| <= 4, where float32 has reached 1; a least-squares fit of the

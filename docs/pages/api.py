@@ -18,8 +18,10 @@ MODULES = {
     "nnx.optim": "Optimizers",
     "nnx.optim.schedules": "Schedules of learning rates",
     "nnx.data": "Data",
+    "nnx.data.transforms": "Transforms of images",
     "nnx.train": "Training",
     "nnx.metrics": "Metrics",
+    "nnx.plot": "Pictures of training",
     "nnx.errors": "Errors",
     "nnx.override": "Kernels of a backend",
 }

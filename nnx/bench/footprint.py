@@ -70,8 +70,8 @@ def _import_seconds(name: str) -> float:
 
 
 def size(name: str) -> int:
-    """Bytes of the installed files of a library and of all that it requires, compiled ones
-    (.pyc) left out.
+    """Bytes of the installed files of a library and of all that it requires; what is compiled when
+    it runs (`__pycache__`) left out.
     """
     found = sum(_bytes(d) for d in _closure(NEEDS[name]))
     return found + (_own_bytes() if name.startswith("nnx") else 0)
@@ -104,14 +104,18 @@ def _required(made: Distribution) -> Iterator[str]:
 
 def _bytes(made: Distribution) -> int:
     paths = (Path(str(made.locate_file(file))) for file in made.files or ())
-    return sum(p.stat().st_size for p in paths if p.suffix != ".pyc" and p.is_file())
+    return _sum(paths)
 
 
 def _own_bytes() -> int:
     """nnx's packages, in a checkout or where they are installed."""
     folders = [ROOT / "nnx", *ROOT.glob("nnx_*"), *ROOT.glob("backends/nnx_*")]
-    files = (p for folder in folders for p in folder.rglob("*"))
-    return sum(p.stat().st_size for p in files if p.suffix != ".pyc" and p.is_file())
+    return _sum(p for folder in folders for p in folder.rglob("*"))
+
+
+def _sum(paths: Iterable[Path]) -> int:
+    kept = (p for p in paths if "__pycache__" not in p.parts and p.suffix != ".pyc")
+    return sum(p.stat().st_size for p in kept if p.is_file())
 
 
 def _installed(name: str) -> bool:

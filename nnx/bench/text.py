@@ -36,7 +36,7 @@ FLOOR = (
 )
 FOOTPRINT = (
     "Import: in a fresh interpreter, compiled modules there, interpreter's start not counted. "
-    "Installed: with all that is required, .pyc files not counted."
+    "Installed: with all that is required; what is compiled at run time is not counted."
 )
 
 

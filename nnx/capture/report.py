@@ -47,6 +47,13 @@ class Report:
             f"inputs    {self.input_bytes:,} bytes"
         )
 
+    def _repr_html_(self) -> str:
+        from ..html import lines, table
+
+        rows = [line.split(maxsplit=1) for line in str(self).splitlines()]
+        code = f"<details><summary>code</summary>{lines(self.code)}</details>"
+        return table((), rows) + code
+
 
 def _counted(names: dict[str, int]) -> str:
     return ", ".join(f"{name} {n}" for name, n in names.items())

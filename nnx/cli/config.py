@@ -14,7 +14,7 @@ from ..train.folder import CONFIG
 from .options import parser
 
 NOT_KEPT = ("command", "overwrite", "resume")
-MAY_CHANGE = ("epochs", "backend", "threads", "eager", "save_every", "patience")
+MAY_CHANGE = ("epochs", "backend", "threads", "eager", "save_every", "patience", "plot")
 
 
 def make(a: argparse.Namespace, images: ArrayDataset) -> dict[str, Any]:
@@ -35,6 +35,7 @@ def make(a: argparse.Namespace, images: ArrayDataset) -> dict[str, Any]:
             "classes": images.classes,
             "image_shape": images.image_shape,
             "white": images.white,
+            **({"class_names": images.class_names} if images.class_names else {}),
         },
         "versions": {
             "nnx": __version__, "python": platform.python_version(), "numpy": np.__version__,

@@ -55,8 +55,8 @@ def _train(train: argparse.ArgumentParser) -> None:
         text += f" ({default})" if default is not None else ""
         train.add_argument(name, default=default, metavar=metavar, help=text, **given)
 
-    add("--data", "digits", "NAME", "digits, mnist, fashion-mnist")
-    add("--data-dir", None, "DIR", "folder with the IDX files of mnist, .gz or plain")
+    add("--data", "digits", "NAME", "digits, mnist, fashion-mnist, or a .npz or .csv file")
+    add("--data-dir", None, "DIR", "folder with the IDX files of mnist, .gz or plain (downloaded)")
     add("--model", "mlp:100", "SPEC", "linear, mlp:800, mlp:512,512, ..., or lenet")
     add("--epochs", 30, "N", "passes over the images", type=_whole(1))
     add("--optimizer", "adam", "NAME", ", ".join(OPTIMIZERS))
@@ -76,12 +76,17 @@ def _train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--eager", action="store_true", help="do not capture and replay the training step"
     )
+    train.add_argument(
+        "--plot", action="store_true", help="draw pictures into --out at the end (extra plot)"
+    )
     train.add_argument("--overwrite", action="store_true", help="replace an older run in --out")
 
 
 def _eval(made: argparse.ArgumentParser) -> None:
     _run(made)
-    made.add_argument("--data", metavar="NAME", help="other data than the run's")
+    made.add_argument(
+        "--data", metavar="NAME", help="other data than the run's; all rows of a file"
+    )
     made.add_argument("--data-dir", metavar="DIR", help="folder with its IDX files")
 
 

@@ -11,19 +11,21 @@ from contextlib import contextmanager
 
 from .. import data, random
 from ..backend import use_backend
-from ..errors import OptionError
+from ..errors import DataError
 from ..optim import schedules
 from ..report import Bar, epoch_line, summary
 from ..threads import get_num_threads, set_num_threads
 from ..train import Trainer, build_model, build_optimizer
 from ..train.folder import FILES
-from . import config
+from . import config, pictures
 
 
 def train(a: argparse.Namespace) -> int:
     """Everything that can be refused is refused before the first line is printed."""
     if a.resume is not None:
         a = config.resumed(a)
+    if a.plot:
+        pictures.check(a)
     with use_backend(a.backend), _threads(a):
         images, held_out = datasets(a)
         random.seed(a.seed)
@@ -42,7 +44,7 @@ def train(a: argparse.Namespace) -> int:
             trainer.folder.begin(config.make(a, images), resumed=a.resume is not None)
         if a.resume is not None:
             trainer.resume(missing_ok=True)
-        print("\n".join(_header(a, len(images), len(held_out), trainer)), flush=True)
+        print("\n".join(_header(a, images, held_out, trainer)), flush=True)
         try:
             code = _fit(a, trainer, images, held_out)
         finally:
@@ -55,10 +57,20 @@ def train(a: argparse.Namespace) -> int:
 
 def datasets(a: argparse.Namespace) -> tuple[data.ArrayDataset, data.ArrayDataset]:
     """Images to train on, and held-out ones."""
-    if a.data_dir is None and a.data in data.sources.NAMES and a.data != "digits":
-        raise OptionError(f"--data {a.data} reads IDX files: say where with --data-dir DIR")
     train, test = (data.load(a.data, a.data_dir, split=split) for split in ("train", "test"))
+    for part in (train, test):
+        check_classes(part, a.data)
     return train, test
+
+
+def check_classes(images: data.ArrayDataset, path: str) -> None:
+    """Raise DataError unless they are rows of numbers with class ids."""
+    if images.classes is None or images.t.ndim != 1:
+        raise DataError(
+            f"{path}: the targets have shape {images.t.shape} and dtype {images.t.dtype}, expected "
+            f"class ids, (N,) whole numbers: `nnx train` trains classifiers; of one-hot targets "
+            f"save t.argmax(axis=1); for others use nnx.Trainer"
+        )
 
 
 def _fit(
@@ -79,9 +91,12 @@ def _fit(
         print(f"stopped: {trainer.stopped}")
     count = trainer.epoch - done
     print(f"{count} epoch{'s' if count != 1 else ''} in {time.perf_counter() - start:.1f} s")
-    print("\n".join(summary(trainer.evaluation or trainer.evaluate(tests))))
+    result = trainer.evaluation or trainer.evaluate(tests)
+    print("\n".join(summary(result)))
     if trainer.folder is not None:
         print(f"saved to {trainer.folder.path}: {', '.join(FILES)}")
+        if a.plot:
+            print("\n".join(pictures.write(trainer, held_out, result, trainer.folder.path)))
     return 0
 
 
@@ -109,11 +124,15 @@ def _threads(a: argparse.Namespace) -> Iterator[None]:
         set_num_threads(before)
 
 
-def _header(a: argparse.Namespace, images: int, held_out: int, trainer: Trainer) -> list[str]:
+def _header(
+    a: argparse.Namespace, images: data.ArrayDataset, held_out: data.ArrayDataset, trainer: Trainer
+) -> list[str]:
     size = sum(p.size for p in trainer.model.parameters())
+    how = {"digits": "every fifth image", "mnist": "its own test images"}
+    how["fashion-mnist"] = how["mnist"]
     lines = [
-        f"{a.data}: {images:,} images to train on, {held_out:,} held out "
-        f"({'every fifth image' if a.data == 'digits' else 'its own test images'})",
+        f"{a.data}: {len(images):,} {'images' if images.image_shape else 'rows'} to train on, "
+        f"{len(held_out):,} held out ({how.get(a.data, 'a fifth, at random')})",
         f"{a.model}: {size:,} parameters; {a.optimizer}, rate {a.lr:g}, {a.schedule}; "
         f"batch size {a.batch_size}; seed {a.seed}; backend {a.backend}; threads {a.threads}",
     ]

@@ -14,6 +14,7 @@ from .. import data, io, train
 from ..arrays import to_numpy
 from ..backend import use_backend
 from ..data.dataset import HostArray
+from ..data.files import FILES
 from ..errors import DataError, OptionError, ShapeError
 from ..files import reason, write_file
 from ..layers import Layer
@@ -21,7 +22,7 @@ from ..ops import softmax
 from ..report import summary
 from ..train.folder import BEST, CONFIG, MODEL
 from . import config
-from .train import datasets
+from .train import check_classes, datasets
 
 
 def evaluate(a: argparse.Namespace) -> int:
@@ -31,7 +32,7 @@ def evaluate(a: argparse.Namespace) -> int:
         run.data, run.data_dir = a.data or run.data, a.data_dir
     with use_backend(a.backend):
         model, form = _model(a, run)
-        _, held_out = datasets(run)
+        held_out = _held_out(a, run, form)
         if (held_out.x.shape[1], held_out.classes) != (form["features"], form["classes"]):
             raise DataError(
                 f"{held_out.name} has {held_out.x.shape[1]} numbers per image and "
@@ -42,6 +43,18 @@ def evaluate(a: argparse.Namespace) -> int:
     print(f"{held_out.name}: {len(held_out):,} images")
     print("\n".join(summary(result)))
     return 0
+
+
+def _held_out(
+    a: argparse.Namespace, run: argparse.Namespace, form: dict[str, Any]
+) -> data.ArrayDataset:
+    """The run's held-out part; all of a file that is not the run's."""
+    if a.data is None or not a.data.lower().endswith(FILES):
+        return datasets(run)[1]
+    classes = form.get("class_names") or form["classes"]
+    whole = data.load(a.data, a.data_dir, split="all", classes=classes)
+    check_classes(whole, a.data)
+    return whole
 
 
 def predict(a: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
+from typing import IO
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def read_idx(path: str | os.PathLike[str]) -> HostArray:
     with _opened(name) as file:
         dtype, shape = _header(name, file)
         expected = math.prod(shape) * dtype.itemsize
-        values = _read(file, expected)
+        values = read_up_to(file, expected)
         if len(values) < expected:
             raise DataError(
                 f"{name} is truncated: its header says {_spell(shape)} of {_native(dtype)}, "
@@ -105,7 +106,7 @@ def _header(name: str, file: BufferedIOBase) -> tuple[np.dtype[np.generic], tupl
     return dtype, shape
 
 
-def _read(file: BufferedIOBase, expected: int) -> bytearray:
+def read_up_to(file: BufferedIOBase | IO[bytes], expected: int) -> bytearray:
     """At most `expected` bytes, in pieces: `read(expected)` would allocate them at once."""
     values = bytearray()
     while len(values) < expected:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..errors import DataError, OptionError
 from .dataset import ArrayDataset, HostArray
+from .files import FILES, from_file
 from .idx import read_idx
 
 NAMES = ("digits", "fashion-mnist", "mnist")
@@ -17,9 +19,12 @@ _DIGITS = os.path.join(os.path.dirname(__file__), "digits.npz")
 
 
 def load(
-    name: str, directory: str | os.PathLike[str] | None = None, split: str = "train"
+    name: str | os.PathLike[str],
+    directory: str | os.PathLike[str] | None = None,
+    split: str = "train",
+    classes: int | Sequence[str] | None = None,
 ) -> ArrayDataset:
-    """A data set of images by name: x float32 in 0..1, one flat image per row, t int64 class ids.
+    """A data set by name or from a file: x in rows of numbers, t int64 class ids.
 
     "digits"         handwritten digits of 8x8 pixels with 17 grey levels, x = pixel / 16; part of
                      nnx (nnx/data/DIGITS.txt has its source and licence). The split is fixed:
@@ -27,30 +32,46 @@ def load(
                      training.
     "mnist"          handwritten digits of 28x28, x = pixel / 255, 60,000 and 10,000 images
     "fashion-mnist"  the same for ten kinds of clothing
+    a path           to a .npz file of arrays x and t (`read_npz`), or to a .csv file with the
+                     targets in its last column (`read_csv`). Images become flat rows; uint8 are
+                     divided by 255. A fifth of the rows is for testing: which, their number alone
+                     decides
 
-    directory   where the IDX files of the last two lie under their own names
+    directory   where the IDX files of MNIST or Fashion-MNIST lie under their own names
                 (train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte,
-                t10k-labels-idx1-ubyte), plain or with `.gz`
-    split       "train" or "test"
+                t10k-labels-idx1-ubyte), plain or with `.gz`. None: they are downloaded, once, and
+                checked by their SHA-256 (needs the extra `data`: pooch) into $NNX_DATA_DIR or
+                the system's place for caches
+    split       "train" or "test"; of a file also "all"
+    classes     of a file: the number of classes, or their names. If left out, integer targets have
+                as many as the largest says
 
-    The result's `image_shape` is (8, 8) or (28, 28), its `classes` 10.
+    The result's `image_shape` is (8, 8), (28, 28) or what each x of the file has, its `classes` 10
+    or those of the file, None where targets are no class ids.
 
-    Raises OptionError for another name or split, or a directory that is not wanted or missing;
-    DataError for files that are missing, damaged or of other images.
+    Raises OptionError for another name or split, or a directory that is not wanted; DataError
+    for files that are missing, damaged or of other images, or cannot be downloaded.
     """
-    if name not in NAMES:
-        raise OptionError(f"load({name!r}): expected one of {', '.join(map(repr, NAMES))}")
-    if split not in SPLITS:
-        expected = " or ".join(map(repr, SPLITS))
-        raise OptionError(f"load({name!r}, split={split!r}): expected {expected}")
-    if name == "digits":
-        if directory is not None:
-            raise OptionError("load('digits') is a part of nnx: leave the directory out")
-        return _digits(split)
-    if directory is None:
+    name = os.fspath(name)
+    path = name not in NAMES and name.lower().endswith(FILES)
+    if not path and name not in NAMES:
         raise OptionError(
-            f"load({name!r}) reads IDX files: say where they are with load({name!r}, directory=...)"
+            f"load({name!r}): expected one of {', '.join(map(repr, NAMES))}, or the path of a "
+            f"{' or '.join(FILES)} file"
         )
+    splits = (*SPLITS, "all") if path else tuple(SPLITS)
+    if split not in splits:
+        expected = " or ".join(map(repr, splits))
+        raise OptionError(f"load({name!r}, split={split!r}): expected {expected}")
+    if path or name == "digits":
+        if directory is not None:
+            what = "is a file" if path else "is a part of nnx"
+            raise OptionError(f"load({name!r}) {what}: leave the directory out")
+        return from_file(name, split, classes) if path else _digits(split)
+    if directory is None:
+        from .download import fetch
+
+        directory = fetch(name, SPLITS[split])
     return _mnist(name, os.fspath(directory), split)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from ..flat import pack
 from ..tensor import Parameter, Tensor
 from . import explicit
 from .state import load_state
+
+if TYPE_CHECKING:
+    from .summary import Summary
 
 FLOATS = ("float16", "float32", "float64")
 _running: ContextVar[bool] = ContextVar("nnx_layer_running", default=False)
@@ -145,11 +148,18 @@ class Layer:
         """Take parameters and buffers from `state`; StateError lists all keys that do not fit."""
         load_state(self, state)
 
-    def summary(self, input_shape: tuple[int, ...] | None = None) -> str:
-        """A table of layers, output shapes (for one input of `input_shape`) and parameters."""
-        from .summary import table
+    def summary(self, input_shape: tuple[int, ...] | None = None) -> Summary:
+        """A table of layers: parameters, their bytes, whether they are trained, and the output's
+        shape where `input_shape`, that of one input without the batch, is given.
 
-        return table(self, input_shape)
+        It is a string; a notebook shows it as a table.
+        """
+        from .summary import summary
+
+        return summary(self, input_shape)
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{k}={v.shape}" for k, v in self.children() if isinstance(v, Parameter))

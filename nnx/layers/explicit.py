@@ -32,7 +32,7 @@ def forward(
 ) -> Any:
     """Run `f` on Tensors made of the bare arrays; remember them if backward may follow."""
     layer._record = None
-    names = _names(f) if kwargs or layer.constants else ()
+    names = names_of(f) if kwargs or layer.constants else ()
     if kwargs:
         args, kwargs = _by_position(names, args, kwargs)
     inputs: list[Tensor] = []
@@ -61,7 +61,7 @@ def _input(a: Any, numbers: bool, inputs: list[Tensor]) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def _names(f: Callable[..., Any]) -> tuple[str, ...]:
+def names_of(f: Callable[..., Any]) -> tuple[str, ...]:
     """The names of forward's positional parameters, without `self`."""
     parameters = list(inspect.signature(f).parameters.values())[1:]
     return tuple(

@@ -1,4 +1,4 @@
-"""Watching what layers give."""
+"""Looking into a model: what its layers give, without changing anything."""
 
 from __future__ import annotations
 
@@ -32,3 +32,15 @@ def observed(model: Layer, f: Callable[[str, Layer, Any], object]) -> Iterator[N
     finally:
         for _, layer in layers:
             vars(layer).pop("forward", None)
+
+
+@contextmanager
+def evaluating(layer: Layer) -> Iterator[None]:
+    """`with evaluating(model):` evaluation mode; each layer's own mode is put back."""
+    modes = [(x, x.training) for _, x in layer.named_layers()]
+    layer.eval()
+    try:
+        yield
+    finally:
+        for x, mode in modes:
+            x.training = mode

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..backend import Array, backend_of
 from ..capture import capture
 from ..errors import OptionError, ShapeError
 from ..layers import Layer
+from ..layers.observe import evaluating
 from ..ops import softmax_cross_entropy
 from ..tape import no_grad
 from ..tensor import Tensor
@@ -59,6 +59,12 @@ class Evaluation:
         order = np.argsort(-off, axis=None, kind="stable")[:count]
         pairs = [tuple(map(int, np.unravel_index(i, off.shape))) for i in order]
         return [(a, b, int(off[a, b])) for a, b in pairs if off[a, b]]
+
+    def _repr_html_(self) -> str:
+        from ..html import fields, lines
+        from ..report import summary
+
+        return fields(self.scores) if self.confusion is None else lines("\n".join(summary(self)))
 
     @property
     def counts(self) -> np.ndarray[Any, Any]:
@@ -159,15 +165,3 @@ def predict(model: Layer, x: Any, batch_size: int = 1000) -> Array:
     Raises ShapeError for no rows.
     """
     return Evaluator(model, None, {}, eager=True).predict(x, batch_size)
-
-
-@contextmanager
-def evaluating(model: Layer) -> Iterator[None]:
-    """Evaluation mode; the layers' modes are put back afterwards."""
-    modes = [(layer, layer.training) for _, layer in model.named_layers()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for layer, mode in modes:
-            layer.training = mode

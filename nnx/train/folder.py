@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 MODEL, BEST, CHECKPOINT = "model.safetensors", "best.safetensors", "checkpoint.safetensors"
 FILES = (CONFIG, METRICS, MODEL, BEST, CHECKPOINT)
+PICTURES = ("curves.png", "confusion.png", "mistakes.png", "weights.png", "activations.png")
 
 
 class RunFolder:
@@ -28,6 +29,7 @@ class RunFolder:
     model.safetensors        the parameters after the last complete epoch
     best.safetensors         those of the best epoch
     checkpoint.safetensors   all that is needed to go on; written last
+    curves.png, ...          pictures, with `nnx train --plot`
     """
 
     def __init__(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -53,7 +55,7 @@ class RunFolder:
                 )
             for name in there:
                 torn = name.startswith(".nnx-") and name.endswith(".tmp")  # left by a kill
-                if torn or (not resumed and name in FILES):
+                if torn or (not resumed and name in FILES + PICTURES):
                     (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise DataError(

@@ -37,7 +37,15 @@ def described(train: Batches) -> dict[str, Any]:
             f"batch: nnx.data.DataLoader(dataset, batch_size=100, shuffle=True)"
         )
     known: dict[str, Any] = {"rows": len(getattr(train, "dataset", ())), "batches": len(train)}
-    return known | {name: getattr(train, name, None) for name in DESCRIBES}
+    known |= {name: getattr(train, name, None) for name in DESCRIBES}
+    transform = getattr(train, "transform", None)
+    return known if transform is None else known | {"transform": _spelt(transform)}
+
+
+def _spelt(f: Any) -> str:
+    """A transform by what it does, the same in another process: no address in memory."""
+    spelt = repr(f)
+    return spelt if " at 0x" not in spelt else getattr(f, "__qualname__", type(f).__qualname__)
 
 
 def whole(name: str, value: Any) -> None:

@@ -200,6 +200,16 @@ class Trainer:
         elif self.folder is not None:
             load(self.model, self.folder.best)
 
+    def _repr_html_(self) -> str:
+        from ..html import table
+
+        if not self.history:
+            return "<p>Trainer, before its first epoch</p>"
+        rows = [
+            [f"{v:.4g}" if type(v) is float else str(v) for v in e.values()] for e in self.history
+        ]
+        return table(list(self.history[0]), rows, range(len(rows[0])))
+
     # an epoch
 
     def _prepare(self, train: Batches) -> None:
