@@ -41,6 +41,13 @@ FILES = contents()
 IMAGES = "train-images-idx3-ubyte.gz"
 
 
+ODD = {
+    "nonsense": b"220 ready\r\n\r\n",
+    "misleads": b"HTTP/1.1 302 Found\r\nLocation: http://[::1/\r\n\r\n",
+    "overflows": b"HTTP/1.1 302 X\r\nLocation: /\r\nContent-Length: 9223372036854775808\r\n\r\n",
+}
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     """The first part of the path says how the file is served."""
 
@@ -52,6 +59,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.log.append((self.path, asked))
         if how.isdigit():
             return self.send_error(int(how))
+        if how in ODD:
+            self.wfile.write(ODD[how])
+            return None
         start = int(asked[6:-1]) if asked and how != "ignores" else 0
         body = FILES[file][start:]
         if how == "corrupts":
@@ -183,6 +193,9 @@ REFUSALS = {
     "404": "HTTP Error 404: Not Found",
     "500": "HTTP Error 500: Internal Server Error",
     "long": r"it is longer than [0-9,]* bytes",
+    "nonsense": "220 ready",
+    "misleads": "its answer makes no sense: Invalid IPv6 URL",
+    "overflows": "its answer makes no sense: cannot fit",
     "starves": r"0 of [0-9,]* bytes came",
     "http://127.0.0.1:9/": ".*refused",
 }

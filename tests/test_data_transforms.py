@@ -191,6 +191,7 @@ def test_what_are_no_images(transform: Any) -> None:
 
 WRONG: list[tuple[Any, str]] = [
     (lambda: Shift(-1), "Shift: pixels=-1, expected an int of 0 or more"),
+    (lambda: Shift(10**30), r"Shift: pixels=10+, expected at most 1,000,000"),
     (lambda: Shift(1.5), r"Shift: pixels=1\.5, expected an int"),  # type: ignore[arg-type]
     (lambda: Shift(1, np.nan), "Shift: fill=nan, expected a finite number"),
     (lambda: Shift(1, "0"), "Shift: fill='0', expected a number"),  # type: ignore[arg-type]
@@ -200,8 +201,10 @@ WRONG: list[tuple[Any, str]] = [
     (lambda: Normalize([0, 0], 1), r"mean has shape \(2,\) and std \(\); expected two numbers"),
     (lambda: Normalize.of(ArrayDataset(np.ones((0, 2)), [])), "is empty, expected at least one"),
     (lambda: Normalize([0, 1], [1, 1])(np.ones((1, 3, 2, 2))), "2 means .* with 3 channels"),
-    (lambda: Elastic(-1), r"Elastic\(-1, 4\.0\): expected alpha >= 0 and sigma > 0"),
-    (lambda: Elastic(sigma=0), "expected alpha >= 0 and sigma > 0"),
+    (lambda: Elastic(-1), r"Elastic: alpha=-1, expected a number in 0\.\.1,000,000"),
+    (lambda: Elastic(1e39), r"Elastic: alpha=1e\+39, expected a number in 0\.\.1,000,000"),
+    (lambda: Elastic(sigma=0), r"Elastic: sigma=0, expected a number in 0\.01\.\.1000"),
+    (lambda: Elastic(sigma=1e9), r"Elastic: sigma=1000000000\.0, expected a number in"),
     (lambda: Elastic(fill=np.inf), "Elastic: fill=inf, expected a finite number"),
     (lambda: Compose(Flip(), 3), "Compose: argument 1 is 3, expected a transform"),  # type: ignore[arg-type]
 ]
@@ -218,3 +221,12 @@ def test_they_are_spelt_as_they_are_made() -> None:
     names = {"Compose": Compose, "Elastic": Elastic, "Flip": Flip, "Shift": Shift}
     for made in (*ALL, Normalize([0, 1], [2, 3])):
         assert repr(eval(repr(made), {**names, "Normalize": Normalize})) == repr(made)
+    assert repr(Elastic(34.00000001, 4)) != repr(Elastic(34, 4)) != repr(Elastic(34, 4, 1e-9))
+
+
+def test_the_strongest() -> None:
+    x = np.ones((3, 1, 9, 5), np.float32)
+    for transform in (Shift(1_000_000), Elastic(1_000_000, 0.01), Elastic(1_000_000, 1000)):
+        made = transform(x, rng())
+        assert made.shape == x.shape and 0 <= made.min() <= made.max() <= 1
+    assert np.isfinite(Elastic(1_000_000, 0.01)(x.astype(np.float16), rng())).all()

@@ -228,6 +228,8 @@ class _Download:
                     bar.update(len(chunk))
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
             return _why(error)
+        except (ValueError, OverflowError) as error:  # urllib's for headers that make no sense
+            return f"its answer makes no sense: {error}"
         return ""
 
     def _bar(self, file: str) -> Any:
@@ -256,7 +258,8 @@ def _goes_on(answer: Any, at: int) -> bool:
 def _why(error: BaseException) -> str:
     """A line about it; urllib wraps what the socket said."""
     inner = getattr(error, "reason", None)
-    return reason(inner if isinstance(inner, BaseException) else error) or type(error).__name__
+    text = reason(inner if isinstance(inner, BaseException) else error)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _locked(file: IO[bytes]) -> bool:

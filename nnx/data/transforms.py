@@ -24,6 +24,7 @@ __all__ = ["Compose", "Elastic", "Flip", "Normalize", "Shift"]
 if TYPE_CHECKING:
     Rng: TypeAlias = np.random.Generator
 AXES = {"horizontal": -1, "vertical": -2}
+MOST = 1_000_000  # pixels that an image may be moved by
 REACH = 3  # standard deviations to which the Gaussian is summed
 
 
@@ -53,21 +54,24 @@ class Shift:
 
     def __init__(self, pixels: int, fill: float = 0.0) -> None:
         check_int("Shift", "pixels", pixels, 0)
+        if pixels > MOST:
+            raise OptionError(f"Shift: pixels={pixels!r}, expected at most {MOST:,}")
         self.pixels, self.fill = int(pixels), _finite("Shift", "fill", fill)
 
     def __call__(self, x: HostArray, rng: Rng) -> HostArray:
         images, p = _images("Shift", x), self.pixels
         n, _, h, w = images.shape
         down, right = rng.integers(-p, p + 1, (2, n, 1))
-        room = np.full((*images.shape[:2], h + 2 * p, w + 2 * p), self.fill, x.dtype)
-        room[:, :, p : p + h, p : p + w] = images
-        rows, columns = p - down + np.arange(h), p - right + np.arange(w)
+        room = np.full((*images.shape[:2], h + 2, w + 2), self.fill, x.dtype)
+        room[:, :, 1:-1, 1:-1] = images
+        rows = np.clip(np.arange(h) - down, -1, h) + 1
+        columns = np.clip(np.arange(w) - right, -1, w) + 1
         # The advanced indices are apart, so the channels come last.
         moved = room[np.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
         return np.ascontiguousarray(moved.transpose(0, 3, 1, 2)).reshape(x.shape)
 
     def __repr__(self) -> str:
-        return f"Shift({self.pixels}, fill={self.fill:g})"
+        return f"Shift({self.pixels}, fill={self.fill})"
 
 
 class Flip:
@@ -89,7 +93,7 @@ class Flip:
         return made
 
     def __repr__(self) -> str:
-        return f"Flip({self.direction!r}, p={self.p:g})"
+        return f"Flip({self.direction!r}, p={self.p})"
 
 
 class Normalize:
@@ -149,8 +153,10 @@ class Elastic:
     """
 
     def __init__(self, alpha: float = 34.0, sigma: float = 4.0, fill: float = 0.0) -> None:
-        if _finite("Elastic", "alpha", alpha) < 0 or _finite("Elastic", "sigma", sigma) <= 0:
-            raise OptionError(f"Elastic({alpha!r}, {sigma!r}): expected alpha >= 0 and sigma > 0")
+        if not 0 <= _finite("Elastic", "alpha", alpha) <= MOST:
+            raise OptionError(f"Elastic: alpha={alpha!r}, expected a number in 0..{MOST:,}")
+        if not 0.01 <= _finite("Elastic", "sigma", sigma) <= 1000:
+            raise OptionError(f"Elastic: sigma={sigma!r}, expected a number in 0.01..1000")
         self.alpha, self.sigma = float(alpha), float(sigma)
         self.fill = _finite("Elastic", "fill", fill)
 
@@ -164,7 +170,7 @@ class Elastic:
         return bilinear(images, rows, columns, self.fill).reshape(x.shape)
 
     def __repr__(self) -> str:
-        return f"Elastic({self.alpha:g}, {self.sigma:g}, fill={self.fill:g})"
+        return f"Elastic({self.alpha}, {self.sigma}, fill={self.fill})"
 
 
 def smooth(field: HostArray, sigma: float) -> HostArray:
