@@ -36,7 +36,14 @@ class Chars:
         self.vocabulary = data.Characters.of(text)
         self.characters = len(text)
         ids = self.vocabulary.encode(text)
-        cut = len(ids) - len(ids) // HELD_OUT
+        held = len(ids) // HELD_OUT
+        if held <= a.context:
+            raise DataError(
+                f"{a.data} has {len(ids)} characters, of which the last tenth, {held}, are held "
+                f"out; --context {a.context} needs at least {HELD_OUT * (a.context + 1)}: give a "
+                f"longer text, or a smaller --context"
+            )
+        cut = len(ids) - held
         self.windows, self.held_out = (
             data.Windows(part, a.context) for part in (ids[:cut], ids[cut:])
         )

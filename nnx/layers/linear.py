@@ -11,6 +11,7 @@ from .. import init, ops
 from ..arrays import asarray
 from ..backend import backend_of
 from ..errors import OptionError, ShapeError
+from ..ops._options import probability
 from ..random import generator
 from ..tensor import Parameter
 from .base import Layer
@@ -99,8 +100,7 @@ class Dropout(Layer):
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p < 1:
-            raise OptionError(f"Dropout(p={p}): the probability of dropping must be in [0, 1)")
+        probability("Dropout", "p", p)
         self.p = p
 
     def forward(self, x: Any) -> Any:

@@ -217,10 +217,11 @@ def _checked(name, gates, backend, x, U, lengths, **states):
             )
     if lengths is None:
         return None
-    if shape_of(lengths) != given[1:2] or "int" not in backend.dtype_name(lengths):
+    dtype = backend.dtype_name(lengths) if hasattr(lengths, "shape") else type(lengths).__name__
+    if shape_of(lengths) != given[1:2] or "int" not in dtype:
         raise DtypeError(
-            f"{name}: lengths have shape {shape_of(lengths)} and dtype "
-            f"{backend.dtype_name(lengths)}, expected {given[1:2]} ints, one for each sequence"
+            f"{name}: lengths have shape {shape_of(lengths)} and dtype {dtype}, expected "
+            f"{given[1:2]} ints, one for each sequence: nnx.asarray(lengths, 'int64')"
         )
     return check_lengths, lengths, name, given[0]
 
