@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 from ..errors import DtypeError, OptionError, ShapeError
@@ -15,7 +14,7 @@ def one_of(op: str, name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 
 def probability(op: str, name: str, value: Any) -> None:
-    if not isinstance(value, Real) or not 0 <= value < 1:
+    if not hasattr(value, "__float__") or not 0 <= value < 1:
         raise OptionError(f"{op}: {name}={value!r}, expected a probability in [0, 1)")
 
 

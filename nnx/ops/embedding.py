@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from ..errors import DtypeError, LabelError, OptionError, ShapeError
 from ..op import op
@@ -43,7 +44,7 @@ def _(backend, W, ids, padding=None):
     return check_ids, ids, size
 
 
-def check_ints(backend, ids):
+def check_ints(backend: Any, ids: Any) -> None:
     given = backend.dtype_name(ids) if hasattr(ids, "shape") else type(ids).__name__
     if not hasattr(ids, "shape") or "int" not in given:
         raise DtypeError(
@@ -51,7 +52,7 @@ def check_ints(backend, ids):
         )
 
 
-def check_padding(name, padding, size):
+def check_padding(name: str, padding: Any, size: int) -> None:
     if padding is not None and not (is_int(padding) and padding < size):
         raise OptionError(f"{name}: padding={padding!r}, expected an id in 0..{size - 1}")
 
