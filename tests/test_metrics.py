@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -24,6 +24,7 @@ def predictions(draw: st.DrawFn) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, 
     return y, draw(hnp.arrays(np.int64, n, elements=st.integers(0, c - 1)))
 
 
+@settings(deadline=None, derandomize=True)
 @given(predictions(), st.data())
 def test_against_counting(given: tuple[Any, Any], data: st.DataObject) -> None:
     y, t = given

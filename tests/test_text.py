@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnx
@@ -17,6 +17,7 @@ from nnx.data import Characters, RandomWindows, Windows
 from nnx.optim import schedules
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.text(min_size=1))
 def test_characters_go_to_ids_and_back(text: str) -> None:
     vocabulary = Characters.of(text)
