@@ -141,9 +141,13 @@ class RNN(_Recurrent):
 
 
 class LSTM(_Recurrent):
-    """Long short-term memory: see `nnx.lstm`.   Hochreiter and Schmidhuber (1997)
+    """Long short-term memory.   Hochreiter and Schmidhuber (1997), Gers et al. (2000)
 
-    The options are RNN's. The state is (h, c), each (layers x directions, N, n_hidden).
+        i, f, o = sigmoid and g = tanh of the parts i, f, g, o of x_t W + b + h_{t-1} U
+        c_t = f c_{t-1} + i g;  h_t = o tanh(c_t)
+
+    x: (N, T, n_in), y: (N, T, n_hidden), or 2 n_hidden. Options and lengths are RNN's. The state is
+    (h, c), each (layers x directions, N, n_hidden).
     `layers[i][direction]` has W (n_in, 4 n_hidden), U (n_hidden, 4 n_hidden), b (4 n_hidden,) for
     the gates i, f, g, o in this order.
     """
@@ -156,10 +160,14 @@ class LSTM(_Recurrent):
 
 
 class GRU(_Recurrent):
-    """Gated recurrent units: see `nnx.gru`.   Cho et al. (2014)
+    """Gated recurrent units, the reset gate after the product.   Cho et al. (2014)
 
-    The options are RNN's. `layers[i][direction]` has W (n_in, 3 n_hidden), b (3 n_hidden,) for the
-    input, U (n_hidden, 3 n_hidden), b_U (3 n_hidden,) for the state: gates r, z, n in this order.
+        r, z = sigmoid of the first two parts of a + s;  a = x_t W + b, s = h_{t-1} U + b_U
+        n = tanh(a + r s), of the third parts;  h_t = (1 - z) n + z h_{t-1}
+
+    x: (N, T, n_in), y: (N, T, n_hidden), or 2 n_hidden. Options, lengths and state are RNN's.
+    `layers[i][direction]` has W (n_in, 3 n_hidden), b (3 n_hidden,) for the input,
+    U (n_hidden, 3 n_hidden), b_U (3 n_hidden,) for the state: gates r, z, n in this order.
     """
 
     gates = 3
