@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import nnx
 from nnx import layers as L
+from nnx.random import generator
 
 SETTINGS = settings(max_examples=25, deadline=None, derandomize=True)
 sizes = st.integers(1, 5)
@@ -154,6 +155,33 @@ def test_transformer_block(
     hidden = torch.triu(torch.ones(length, length, dtype=torch.bool), 1)
     x = np.random.default_rng(n).normal(size=(n, length, dim))
     agree(layer, lambda x: theirs(x, src_mask=hidden), [x], pairs)
+
+
+def test_dropped_weights_and_their_gradients() -> None:
+    """The draws are made here again, from the same seed; PyTorch does the rest."""
+    layer = wide(L.MultiHeadAttention(6, 2, dropout=0.4, causal=True))
+    nnx.seed(8)
+    drawn = nnx.get_backend().uniform((3, 2, 5, 5), np.dtype("float64"), generator())
+    kept = torch.tensor((drawn >= 0.4) / 0.6)
+    W, b = (torch.tensor(p.numpy(), requires_grad=True) for p in (layer.qkv.W, layer.qkv.b))
+    V, c = (torch.tensor(p.numpy()) for p in (layer.out.W, layer.out.b))
+
+    def attend(x: Any) -> Any:
+        parts = (x @ W + b).chunk(3, -1)
+        q, k, v = (a.reshape(3, 5, 2, 3).transpose(1, 2) for a in parts)
+        s = (q @ k.mT / math.sqrt(3)).masked_fill(torch.ones(5, 5).triu(1).bool(), -torch.inf)
+        return ((s.softmax(-1) * kept) @ v).transpose(1, 2).reshape(3, 5, 6) @ V + c
+
+    nnx.seed(8)
+    x = np.random.default_rng(0).normal(size=(3, 5, 6))
+    leaf = torch.tensor(x, requires_grad=True)
+    expected = attend(leaf)
+    dout = np.random.default_rng(1).normal(size=x.shape)
+    expected.backward(torch.tensor(dout))
+    np.testing.assert_allclose(layer.forward(x), expected.detach().numpy(), rtol=1e-9)
+    np.testing.assert_allclose(layer.backward(dout), leaf.grad.numpy(), rtol=1e-8, atol=1e-11)
+    for p, q in ((layer.qkv.W, W), (layer.qkv.b, b)):
+        np.testing.assert_allclose(p.grad, q.grad.numpy(), rtol=1e-8, atol=1e-11)
 
 
 def test_dropout_of_attention_is_of_weights_and_in_training_only() -> None:

@@ -60,6 +60,8 @@ def test_tensors_of_any_backend(strict: str) -> None:
         assert float(metrics.accuracy(y, t)) == pytest.approx(2 / 3)
         assert float(metrics.top_k_accuracy(y, t, 1)) == pytest.approx(2 / 3)
         assert nnx.to_numpy(metrics.confusion_matrix(y, t)).tolist() == [[0, 0], [1, 2]]
+        even = metrics.perplexity(nnx.Tensor([[0.0, 0.0], [1.0, 1.0]]), nnx.Tensor([0, 1]))
+        assert float(even) == pytest.approx(2) and nnx.get_backend().owns(even)
 
 
 def test_ties_go_to_the_first_class_in_accuracy_and_to_the_row_in_top_k() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import nnx
 from nnx import layers as L
+from nnx.random import generator
 
 SETTINGS = settings(max_examples=25, deadline=None, derandomize=True)
 KINDS = {
@@ -103,6 +104,25 @@ def test_in_a_sequence_of_layers_by_hand(kind: str) -> None:
     net = L.Sequential(make(4, 6, **options), L.Linear(6, 2))
     y = net.forward(X)
     assert y.shape == (3, 5, 2) and net.backward(np.ones_like(y)).shape == X.shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dropout_is_of_what_one_layer_hands_to_the_next(kind: str) -> None:
+    """The masks are drawn here again, from the same seed."""
+    make, _, options = KINDS[kind]
+    deep = make(4, 6, layers=2, bidirectional=True, dropout=0.4, dtype="float64", **options)
+    x = X.astype("float64")
+    nnx.seed(5)
+    y = deep.forward(x)
+    nnx.seed(5)
+    drawn = nnx.get_backend().uniform((5, 3, 12), np.dtype("float64"), generator())
+    for cells in deep.layers:
+        one = make(cells[0].W.shape[0], 6, bidirectional=True, dtype="float64", **options)
+        one.layers = [cells]
+        x = one.forward(x)
+        if cells is deep.layers[0]:
+            x = np.where(drawn.transpose(1, 0, 2) >= 0.4, x / 0.6, 0)
+    np.testing.assert_allclose(y, x, rtol=1e-12)
 
 
 def test_dropout_between_layers_in_training_only() -> None:
