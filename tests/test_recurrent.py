@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import nnx
 from nnx import layers as L
+from nnx.capture import capture
 from nnx.random import generator
 
 SETTINGS = settings(max_examples=25, deadline=None, derandomize=True)
@@ -104,6 +105,35 @@ def test_in_a_sequence_of_layers_by_hand(kind: str) -> None:
     net = L.Sequential(make(4, 6, **options), L.Linear(6, 2))
     y = net.forward(X)
     assert y.shape == (3, 5, 2) and net.backward(np.ones_like(y)).shape == X.shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_that_is_handed_from_step_to_step(kind: str) -> None:
+    """Training on pieces of a long sequence: replayed steps begin where the last one ended."""
+    make, _, options = KINDS[kind]
+    pieces = np.random.default_rng(1).normal(size=(8, 3, 5, 4)).astype(np.float32)
+    found = []
+    for wrap in (lambda f: f, capture):
+        nnx.seed(0)
+        layer = make(4, 3, layers=2, return_state=True, **options)
+        optimizer = nnx.optim.Adam(layer.parameters(), lr=0.01)
+
+        def step(x: Any, *state: Any, layer: Any = layer, optimizer: Any = optimizer) -> Any:
+            optimizer.zero_grad()
+            y, last = layer(nnx.Tensor(x), state)
+            loss = nnx.mean(y * y)
+            loss.backward()
+            optimizer.step()
+            return loss.data, [s.data for s in (last if layer.states > 1 else [last])]
+
+        run, state, losses = wrap(step), [np.zeros((2, 3, 3), np.float32)] * layer.states, []
+        for x in pieces:
+            loss, state = run(x, *state)
+            losses.append(float(loss))
+        found.append([losses, *(p.numpy().copy() for p in layer.parameters()), *state])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert all(np.abs(s).max() > 0 for s in state)
 
 
 @pytest.mark.parametrize("kind", KINDS)
