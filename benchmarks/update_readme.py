@@ -1,20 +1,24 @@
-"""Writes what is said of committed results: the tables beside each, and between the bench markers
-of README.md those of the newest.
+"""Writes what is said of committed results: the tables beside each, and between the markers of
+README.md those of the newest.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout's nnx, installed or not
+sys.path.insert(0, str(ROOT / "benchmarks" / "papers"))
+
+import run as papers  # noqa: E402
 
 from nnx.bench.report import RESULTS, Report, newest, newest_gpu, read  # noqa: E402
 from nnx.bench.table import FEW, footprint_table, machine_line, table, threads  # noqa: E402
 from nnx.bench.text import crossovers, empty_columns, huge_pages, note, scores, text  # noqa: E402
 
-START, END = "<!-- bench:start -->", "<!-- bench:end -->"
+BENCH, PAPERS = "bench", "papers"  # the markers' names
 COLUMNS = ("naive", "torch", "numpy", "numpy replay", "numba replay")
 FEW_CLEAN = f"\\{FEW} In most rounds of these other programs used the processor too."
 
@@ -45,13 +49,14 @@ def block(report: Report, gpu: tuple[Path, Report] | None, source: str) -> str:
     return "\n\n".join(parts)
 
 
-def replaced(readme: str, new: str) -> str:
-    """The README with the text between the markers replaced."""
-    if readme.count(START) != 1 or readme.count(END) != 1:
-        raise SystemExit(f"README.md needs the lines {START} and {END}, once each")
-    before, _, rest = readme.partition(START)
-    after = rest.partition(END)[2]
-    return f"{before}{START}\n\n{new}\n\n{END}{after}"
+def replaced(readme: str, new: str, name: str = BENCH) -> str:
+    """The README with the text between the markers of that name replaced."""
+    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    if readme.count(start) != 1 or readme.count(end) != 1:
+        raise SystemExit(f"README.md needs the lines {start} and {end}, once each")
+    before, _, rest = readme.partition(start)
+    after = rest.partition(end)[2]
+    return f"{before}{start}\n\n{new}\n\n{end}{after}"
 
 
 def last_gpu() -> tuple[Path, Report] | None:
@@ -67,16 +72,30 @@ def current() -> str:
     return block(read(cpu), last_gpu(), cpu.relative_to(ROOT).as_posix())
 
 
+def published() -> str:
+    """The table of the newest runs of published networks, and where it comes from."""
+    path = max(RESULTS.glob("papers-*.json"))
+    table = papers.table(json.loads(path.read_text())).partition("\n\n")[0]
+    made = path.with_suffix(".md").relative_to(ROOT).as_posix()
+    return f"{table}\n\nFrom [{made}]({made}), which says what is done otherwise than published."
+
+
+def timed() -> list[Path]:
+    """The committed results of `nnx bench`."""
+    return sorted(p for p in RESULTS.glob("*.json") if not p.name.startswith("papers-"))
+
+
 def tables(path: Path) -> str:
     """What belongs into the file of tables beside a result."""
     return text(read(path), last_gpu(), wide=True)
 
 
 def main() -> None:
-    for result in RESULTS.glob("*.json"):
+    for result in timed():
         result.with_suffix(".md").write_text(tables(result), encoding="utf-8")
     path = ROOT / "README.md"
-    path.write_text(replaced(path.read_text(encoding="utf-8"), current()), encoding="utf-8")
+    readme = replaced(path.read_text(encoding="utf-8"), current())
+    path.write_text(replaced(readme, published(), PAPERS), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 Each is a plain function of a batch's predictions and targets: pass it to `nnx.Trainer`, or call it.
 
-    y   (N, C) scores of C classes (logits or probabilities)
-    t   (N,) class ids, or (N, C) one-hot or soft targets, of which the largest is the class
+    y   (..., C) scores of C classes (logits or probabilities), a row for each prediction
+    t   (...) class ids, or (..., C) one-hot or soft targets, of which the largest is the class
 
 Arguments are arrays or Tensors; the results are arrays, which wait for the device only when read.
 """
@@ -62,19 +62,23 @@ def perplexity(y: Any, t: Any, *, ignore_index: int = -100) -> Array:
 
 
 def _classes(what: str, y: Any, t: Any) -> tuple[Any, Array, Array]:
-    """The namespace, y, and the class ids in t; ShapeError or DtypeError if they do not fit."""
+    """The namespace, y (N, C), and the class ids in t (N,); ShapeError or DtypeError if they do
+    not fit.
+    """
     y, t = getattr(y, "__nnx_data__", y), getattr(t, "__nnx_data__", t)
     backend = backend_of(y)
-    if y.ndim != 2 or t.shape not in ((y.shape[0],), y.shape) or 0 in y.shape:
+    xp, shape = backend.xp, tuple(y.shape)
+    if y.ndim < 2 or tuple(t.shape) not in (shape[:-1], shape) or 0 in shape:
         raise ShapeError(
-            f"{what}: y has shape {tuple(y.shape)} and t {tuple(t.shape)}; expected scores (N, C) "
-            f"of at least one row, with class ids (N,) or targets (N, C)"
+            f"{what}: y has shape {shape} and t {tuple(t.shape)}; expected scores (..., C) of at "
+            f"least one row, with class ids (...) or targets (..., C)"
         )
-    if t.ndim == 2:
-        return backend.xp, y, backend.xp.argmax(t, axis=-1)
+    y = xp.reshape(y, (-1, shape[-1]))
+    if t.ndim == len(shape):
+        return xp, y, xp.argmax(xp.reshape(t, (-1, shape[-1])), axis=-1)
     if "int" not in backend.dtype_name(t):
         raise DtypeError(
             f"{what}: t has dtype {backend.dtype_name(t)}, expected class ids as int64: "
             f"nnx.asarray(t, 'int64')"
         )
-    return backend.xp, y, t
+    return xp, y, xp.reshape(t, (-1,))

@@ -10,8 +10,6 @@ import pytest
 
 import nnx
 from nnx import layers as L
-from nnx import optim
-from nnx.capture import capture
 
 torch = pytest.importorskip("torch", reason="PyTorch, the oracle, is not installed")
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}
@@ -76,42 +74,3 @@ def _compare(grads: Sequence[Any], given: Sequence[Any], pairs: Sequence[tuple[A
         np.testing.assert_allclose(g, t.grad.numpy(), **CLOSE)
     for p, grad in pairs:
         np.testing.assert_allclose(p.grad, grad().numpy(), **CLOSE)
-
-
-def replays(make: Callable[[], L.Layer], *inputs: Any, steps: int = 5) -> None:
-    """Training steps that are captured give eager ones' losses and weights, to the last bit."""
-    rng = np.random.default_rng(3)
-    batches = [
-        [_shuffled(rng, a) if isinstance(a, np.ndarray) else a for a in inputs]
-        for _ in range(steps)
-    ]
-    found = []
-    for wrap in (lambda f: f, capture):
-        nnx.seed(0)
-        layer = make()
-        optimizer = optim.Adam(layer.parameters(), lr=1e-2)
-        step = wrap(_step(layer, optimizer))
-        losses = [float(step(*batch)) for batch in batches]
-        found.append((losses, [p.numpy().copy() for p in layer.parameters()]))
-    (losses, weights), (replayed, others) = found
-    assert losses == replayed and len(set(losses)) > 1
-    for a, b in zip(weights, others, strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def _shuffled(rng: np.random.Generator, a: Any) -> Any:
-    return rng.permuted(a) if a.dtype.kind in "fi" else a
-
-
-def _step(layer: L.Layer, optimizer: optim.Optimizer) -> Callable[..., Any]:
-    def step(*inputs: Any) -> Any:
-        optimizer.zero_grad()
-        parts = outputs(layer(*(nnx.Tensor(a) if isinstance(a, np.ndarray) else a for a in inputs)))
-        loss: Any = 0
-        for y in parts:
-            loss = loss + nnx.mean(y * y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return step

@@ -6,18 +6,17 @@ import math
 import tracemalloc
 from typing import Any
 
-import against_torch
 import numpy as np
 import pytest
-from against_torch import agree, put, replays, torch
+from against_torch import agree, put, torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnx
 from nnx import layers as L
+from nnx.random import generator
 
-settings.register_profile("sequences", max_examples=25, deadline=None)
-settings.load_profile("sequences")
+SETTINGS = settings(max_examples=25, deadline=None, derandomize=True)
 sizes = st.integers(1, 5)
 
 
@@ -40,6 +39,7 @@ def linear(ours: L.Linear, W: Any, b: Any) -> list[tuple[Any, Any]]:
     return pairs
 
 
+@SETTINGS
 @given(sizes, sizes, st.lists(st.integers(0, 4), min_size=1, max_size=2), st.booleans())
 def test_embedding(size: int, dim: int, shape: list[int], pads: bool) -> None:
     layer = wide(L.Embedding(size, dim, padding=size - 1 if pads else None))
@@ -70,6 +70,7 @@ def test_sinusoidal_positions_are_the_papers() -> None:
     assert [n for n, _ in layer.named_state()] == ["P"] and not layer.parameters()
 
 
+@SETTINGS
 @given(sizes, sizes)
 def test_learned_positions(length: int, dim: int) -> None:
     layer = wide(L.LearnedPositions(length, dim))
@@ -87,6 +88,7 @@ def _attention(layer: L.MultiHeadAttention, bias: bool) -> tuple[Any, list[tuple
     return theirs, pairs + linear(layer.out, theirs.out_proj.weight, theirs.out_proj.bias)
 
 
+@SETTINGS
 @given(
     sizes, sizes, sizes, st.sampled_from([(2, 1), (4, 2), (6, 3), (3, 3)]),
     st.booleans(), st.booleans(), st.sampled_from([None, "LS", "NLS", "padding", "heads"]),
@@ -128,6 +130,7 @@ def test_multi_head_attention(
         agree(layer, attend, [x, context if crossed else None, mask], pairs)
 
 
+@SETTINGS
 @given(sizes, sizes, st.sampled_from([(2, 1), (4, 2)]), st.booleans(), st.booleans())
 def test_transformer_block(
     n: int, length: int, width: tuple[int, int], bias: bool, first: bool
@@ -152,6 +155,33 @@ def test_transformer_block(
     hidden = torch.triu(torch.ones(length, length, dtype=torch.bool), 1)
     x = np.random.default_rng(n).normal(size=(n, length, dim))
     agree(layer, lambda x: theirs(x, src_mask=hidden), [x], pairs)
+
+
+def test_dropped_weights_and_their_gradients() -> None:
+    """The draws are made here again, from the same seed; PyTorch does the rest."""
+    layer = wide(L.MultiHeadAttention(6, 2, dropout=0.4, causal=True))
+    nnx.seed(8)
+    drawn = nnx.get_backend().uniform((3, 2, 5, 5), np.dtype("float64"), generator())
+    kept = torch.tensor((drawn >= 0.4) / 0.6)
+    W, b = (torch.tensor(p.numpy(), requires_grad=True) for p in (layer.qkv.W, layer.qkv.b))
+    V, c = (torch.tensor(p.numpy()) for p in (layer.out.W, layer.out.b))
+
+    def attend(x: Any) -> Any:
+        parts = (x @ W + b).chunk(3, -1)
+        q, k, v = (a.reshape(3, 5, 2, 3).transpose(1, 2) for a in parts)
+        s = (q @ k.mT / math.sqrt(3)).masked_fill(torch.ones(5, 5).triu(1).bool(), -torch.inf)
+        return ((s.softmax(-1) * kept) @ v).transpose(1, 2).reshape(3, 5, 6) @ V + c
+
+    nnx.seed(8)
+    x = np.random.default_rng(0).normal(size=(3, 5, 6))
+    leaf = torch.tensor(x, requires_grad=True)
+    expected = attend(leaf)
+    dout = np.random.default_rng(1).normal(size=x.shape)
+    expected.backward(torch.tensor(dout))
+    np.testing.assert_allclose(layer.forward(x), expected.detach().numpy(), rtol=1e-9)
+    np.testing.assert_allclose(layer.backward(dout), leaf.grad.numpy(), rtol=1e-8, atol=1e-11)
+    for p, q in ((layer.qkv.W, W), (layer.qkv.b, b)):
+        np.testing.assert_allclose(p.grad, q.grad.numpy(), rtol=1e-8, atol=1e-11)
 
 
 def test_dropout_of_attention_is_of_weights_and_in_training_only() -> None:
@@ -214,39 +244,6 @@ def test_gpt_begins_as_its_paper_says() -> None:
     assert all(p.ndim == 2 or (p.ndim == 1 and (p.numpy() == 1).all()) for p in model.parameters())
 
 
-X = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
-IDS = np.random.default_rng(0).integers(0, 7, (3, 5))
-LAYERS: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "embedding": (lambda: L.Embedding(7, 4, padding=1), (IDS,)),
-    "learned": (lambda: L.LearnedPositions(6, 4), (X,)),
-    "sinusoidal": (lambda: L.Sequential(L.SinusoidalPositions(6, 4), L.Linear(4, 3)), (X,)),
-    "attention": (lambda: L.MultiHeadAttention(4, 2, dropout=0.2), (X,)),
-    "masked": (lambda: L.MultiHeadAttention(4, 2), (X, None, np.tri(5, dtype=bool))),
-    "crossed": (lambda: L.MultiHeadAttention(4, 2), (X, X[:, :3])),
-    "block": (lambda: L.TransformerBlock(4, 2, causal=True, dropout=0.1), (X,)),
-    "gpt": (lambda: L.GPT(7, context=5, layers=2, heads=2, width=4, dropout=0.1), (IDS,)),
-}
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_captured_steps_are_eager_ones(name: str) -> None:
-    replays(LAYERS[name][0], *LAYERS[name][1])
-
-
-@pytest.mark.parametrize("name", ["attention", "gpt"])
-def test_a_later_step_takes_no_more_memory(name: str) -> None:
-    make, inputs = LAYERS[name]
-    layer = make()
-    step = against_torch._step(layer, nnx.optim.Adam(layer.parameters(), lr=1e-3))
-    peaks = []
-    for _ in range(6):
-        tracemalloc.start()
-        step(*inputs)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert max(peaks[2:]) <= peaks[1] * 1.02
-
-
 @pytest.mark.parametrize("causal", [False, True])
 def test_long_sequences_take_memory_by_rows(causal: bool) -> None:
     """8 heads of 2,048: all scores at once are 134 MB, a block of them 4."""
@@ -263,78 +260,3 @@ def test_long_sequences_take_memory_by_rows(causal: bool) -> None:
     assert peak < 40e6
     again = nnx.attention(q.data, k.data, v.data, causal=causal, rows=2048)
     np.testing.assert_allclose(y.data, again, rtol=1e-4, atol=1e-6)
-
-
-ZERO = np.zeros((2, 5, 4), np.float32)
-ERRORS: list[tuple[Any, type[nnx.NnxError], str]] = [
-    (lambda: L.MultiHeadAttention(10, 3), nnx.OptionError,
-     "MultiHeadAttention(10, 3): a width of 10 does not fall into 3 heads; expected a multiple of "
-     "3, such as 12"),
-    (lambda: L.MultiHeadAttention(4, 2, dropout=1), nnx.OptionError,
-     "MultiHeadAttention: dropout=1, expected a probability in [0, 1)"),
-    (lambda: L.MultiHeadAttention(6, 2)(ZERO), nnx.ShapeError,
-     "in MultiHeadAttention(6, 2): x has shape (2, 5, 4), expected (..., length, 6)"),
-    (lambda: L.MultiHeadAttention(4, 2)(ZERO, ZERO[..., :3]), nnx.ShapeError,
-     "in MultiHeadAttention(4, 2): context has shape (2, 5, 3), expected (..., length, 4)"),
-    (lambda: L.MultiHeadAttention(4, 2)(ZERO, None, np.ones(5, bool)), nnx.ShapeError,
-     "in MultiHeadAttention(4, 2): mask has shape (5,), expected (L, S), or 3 axes (..., L, S) as "
-     "x has, or 4 axes (..., heads, L, S)"),
-    (lambda: L.MultiHeadAttention(4, 2)(ZERO, None, np.ones((5, 6), bool)), nnx.ShapeError,
-     "in MultiHeadAttention(4, 2): attention: mask has shape (5, 6), expected one that broadcasts "
-     "to (2, 2, 5, 5) = (..., L, S), because q has shape (2, 2, 5, 2), k (2, 2, 5, 2), v "
-     "(2, 2, 5, 2)"),
-    (lambda: L.MultiHeadAttention(4, 2)(ZERO, None, np.ones((5, 5), np.int64)), nnx.DtypeError,
-     "in MultiHeadAttention(4, 2): attention: mask is int64, expected bool, True where a query "
-     "may look: write mask != 0; numbers to add to the scores are `bias`"),
-    (lambda: nnx.attention(ZERO, ZERO[..., :3], ZERO), nnx.ShapeError,
-     "attention: q has shape (2, 5, 4), k (2, 5, 3), v (2, 5, 4); expected (..., L, E), (..., S, "
-     "E) and (..., S, D): queries and keys of one width E > 0"),
-    (lambda: nnx.attention(ZERO, ZERO[:, :3], ZERO), nnx.ShapeError,
-     "attention: q has shape (2, 5, 4), k (2, 3, 4), v (2, 5, 4); expected (..., L, E), (..., S, "
-     "E) and (..., S, D): a value for each of the S keys"),
-    (lambda: nnx.attention(ZERO, ZERO[:, :0], ZERO[:, :0]), nnx.ShapeError,
-     "attention: q has shape (2, 5, 4), k (2, 0, 4), v (2, 0, 4); expected at least one key"),
-    (lambda: nnx.attention(np.zeros((3, 5, 4), np.float32), ZERO, ZERO), nnx.ShapeError,
-     "attention: q has shape (3, 5, 4), k (2, 5, 4), v (2, 5, 4); expected (..., L, E), (..., S, "
-     "E) and (..., S, D), with leading axes that broadcast"),
-    (lambda: nnx.attention(ZERO, ZERO, ZERO, drawn=np.zeros((5, 5), np.float32)), nnx.ShapeError,
-     "attention: drawn has shape (5, 5), expected (2, 5, 5)"),
-    (lambda: nnx.attention(ZERO, ZERO, ZERO, p=1.0), nnx.OptionError,
-     "attention: p=1.0, expected a probability of dropping in [0, 1)"),
-    (lambda: nnx.attention(ZERO, ZERO, ZERO, rows=0), nnx.OptionError,
-     "attention: rows=0, expected at least 1"),
-    (lambda: L.Embedding(7, 4)(np.array([[1, 7]])), nnx.LabelError,
-     "in Embedding(7, 4): embedding: id 7 at ids[0, 1], expected 0..6: the vocabulary has 7 ids"),
-    (lambda: L.Embedding(7, 4)(np.array(-1)), nnx.LabelError,
-     "in Embedding(7, 4): embedding: id -1, expected 0..6: the vocabulary has 7 ids"),
-    (lambda: L.Embedding(7, 4)(ZERO), nnx.DtypeError,
-     "in Embedding(7, 4): embedding: the ids are float32, expected an array of ints: "
-     "nnx.asarray(ids, 'int64')"),
-    (lambda: L.Embedding(7, 4)(3), nnx.DtypeError,
-     "in Embedding(7, 4): embedding: the ids are int, expected an array of ints: "
-     "nnx.asarray(ids, 'int64')"),
-    (lambda: L.Embedding(0, 4), nnx.OptionError,
-     "Embedding: size=0, expected an int of at least 1"),
-    (lambda: L.Embedding(7, 4, padding=7), nnx.OptionError,
-     "Embedding: padding=7, expected an id in 0..6"),
-    (lambda: nnx.embedding(ZERO, np.array([0])), nnx.ShapeError,
-     "embedding: W has shape (2, 5, 4), expected (V, D): a row per id"),
-    (lambda: nnx.embedding(ZERO[0], np.array([0]), padding=9), nnx.OptionError,
-     "embedding: padding=9, expected an id in 0..4"),
-    (lambda: L.LearnedPositions(4, 4)(ZERO), nnx.ShapeError,
-     "in LearnedPositions(4, 4): x has shape (2, 5, 4), expected (..., L, 4) with L at most 4, the "
-     "number of positions"),
-    (lambda: L.SinusoidalPositions(5, 3)(ZERO), nnx.ShapeError,
-     "in SinusoidalPositions(5, 3): x has shape (2, 5, 4), expected (..., L, 3) with L at most 5, "
-     "the number of positions"),
-    (lambda: L.GPT(7, context=4, layers=1, heads=1, width=4)(IDS), nnx.ShapeError,
-     "in GPT(7, context=4, layers=1, heads=1, width=4): ids have shape (3, 5), expected (N, L) "
-     "with L in 1..4, the context"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("call", "kind", "message"), ERRORS, ids=lambda v: str(v)[:40])
-def test_messages(call: Any, kind: type[nnx.NnxError], message: str) -> None:
-    with pytest.raises(kind) as error:
-        call()
-    assert str(error.value) == message

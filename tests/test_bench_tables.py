@@ -199,8 +199,19 @@ def test_newest_result(tmp_path: Path) -> None:
     assert report.newest("cpu-*.json", folder=tmp_path) == tmp_path / "cpu-2031-01-01.json"
 
 
+def updater() -> ModuleType:
+    path = ROOT / "benchmarks" / "update_readme.py"
+    spec = importlib.util.spec_from_file_location("update_readme", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def committed() -> list[Path]:
-    return sorted(report.RESULTS.glob("*.json"))
+    found: list[Path] = updater().timed()
+    return found
 
 
 def test_committed_results_have_all_their_files() -> None:
@@ -250,20 +261,11 @@ def test_the_charts_scale_holds_what_is_clean() -> None:
 # ---- the README's tables
 
 
-def updater() -> ModuleType:
-    path = ROOT / "benchmarks" / "update_readme.py"
-    spec = importlib.util.spec_from_file_location("update_readme", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_only_the_text_between_the_markers_changes() -> None:
     update = updater()
-    before = f"a\n{update.START}\nold\n{update.END}\nb\n"
-    assert update.replaced(before, "new") == f"a\n{update.START}\n\nnew\n\n{update.END}\nb\n"
+    start, end = "<!-- bench:start -->", "<!-- bench:end -->"
+    before = f"a\n{start}\nold\n{end}\nb\n"
+    assert update.replaced(before, "new") == f"a\n{start}\n\nnew\n\n{end}\nb\n"
     with pytest.raises(SystemExit, match=r"README\.md needs the lines <!-- bench:start -->"):
         update.replaced("no markers", "new")
 
@@ -282,3 +284,5 @@ def test_readme_shows_the_newest_result() -> None:
     update: Any = updater()
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert update.replaced(readme, update.current()) == readme, "run benchmarks/update_readme.py"
+    papers = update.replaced(readme, update.published(), update.PAPERS)
+    assert papers == readme, "run benchmarks/update_readme.py"

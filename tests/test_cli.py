@@ -5,11 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +17,7 @@ import numpy as np
 import pytest
 
 import nnx
-from nnx import cli, report, train
+from nnx import cli, train
 from nnx.data import DataLoader
 from nnx.train.folder import FILES
 
@@ -87,23 +85,6 @@ def test_default_run_on_digits() -> None:
     (last,) = [line for line in lines if line.startswith("held-out accuracy")]
     assert float(last.split()[2]) >= 94
     assert any(" -> " in line and " of " in line for line in lines)
-
-
-@pytest.mark.parametrize("encoding", ["cp949", "ascii", "utf-16"])
-def test_output_survives_any_encoding(encoding: str, tmp_path: Path) -> None:
-    folder = tmp_path / "\uc2e4\ud589 \u00fc \U0001f9e0"
-    try:
-        folder.mkdir()
-    except (OSError, UnicodeError):
-        pytest.skip("the file system cannot spell it")
-    done = nnx_command(*QUICK, "--out", str(folder), encoding=encoding)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert "saved to" in done.stdout.decode(encoding)
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    assert config["arguments"]["out"] == str(folder)
-    failed = nnx_command(*QUICK, "--out", str(folder), encoding=encoding)
-    assert failed.returncode == 2 and "not empty" in failed.stderr.decode(encoding)
-    assert nnx_command("info", encoding=encoding).returncode == 0
 
 
 def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,56 +256,6 @@ def test_divergence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.safetensors", "config.json"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to one process on Windows")
-@pytest.mark.parametrize("with_folder", [True, False])
-def test_ctrl_c(with_folder: bool, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    command = [sys.executable, "-m", "nnx", "train", "--epochs", "100000"]
-    command += ["--out", str(folder)] if with_folder else []
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert running.stdout is not None
-    for line in running.stdout:
-        if line.startswith("epoch"):
-            break
-    time.sleep(0.2)
-    running.send_signal(signal.SIGINT)
-    _, error = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert error.startswith("nnx: interrupted after ") and error.count("\n") == 1
-    if not with_folder:
-        assert error.endswith("; nothing was saved: give --out DIR to keep a run\n")
-        return
-    assert error.endswith(f"; go on with: nnx train --resume {folder}\n")
-    step = int(error.split()[4].rstrip(";"))
-    saved = train.checkpoint.read(folder / "checkpoint.safetensors")
-    assert saved.about["position"]["step"] == step
-    assert sorted(os.listdir(folder)) == sorted(FILES)
-
-
-def test_ctrl_c_before_training(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("nnx.data.load", interrupted)
-    assert cli.main(["train"]) == 130
-    assert capsys.readouterr().err == "nnx: interrupted\n"
-
-
-def test_bar_in_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(report, "INTERVAL", 0.0)
-    assert cli.main([*QUICK]) == 0
-    shown = capsys.readouterr()
-    assert shown.err.isascii()
-    assert "epoch 2/2: 100%" in shown.err and "images/s, loss " in shown.err
-    assert "1438/1438" in shown.err
-    assert shown.out.count("\nepoch") == 2
-
-
 def test_info() -> None:
     done = nnx_command("info")
     assert (done.returncode, done.stderr) == (0, b"")
@@ -345,15 +276,6 @@ def test_info_says_why_a_backend_is_not_available(
     monkeypatch.setattr("nnx.info.backends", lambda: {"abacus": broken})
     assert cli.main(["info"]) == 0
     assert "  abacus (abacus 1.0): not available: no beads: buy some\n" in capsys.readouterr().out
-
-
-def test_closed_pipe() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    command = [sys.executable, "-m", "nnx", "info"]
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.slow

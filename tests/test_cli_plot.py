@@ -36,6 +36,21 @@ def test_pictures_in_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert drawn(folder) == set(PICTURES), "of a run that was complete"
 
 
+def test_of_a_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Curves alone: a text has no images and no classes to take for one another."""
+    (tmp_path / "text").write_text("to be, or not to be\n" * 30)
+    options = ["--model", "gpt:1,2,8", "--context", "4", "--steps", "3", "--generate", "0"]
+    command = ["train", "--task", "chars", "--data", str(tmp_path / "text"), *options]
+    command += ["--out", str(tmp_path / "run")]
+    assert cli.main([*command, "--epochs", "2", "--plot"]) == 0
+    assert drawn(tmp_path / "run") == {"curves.png"}
+    assert "pictures: curves.png\n" in capsys.readouterr().out
+    assert cli.main([*command, "--epochs", "1", "--overwrite"]) == 0
+    assert not drawn(tmp_path / "run"), "an older run's pictures go"
+    assert cli.main(["train", "--resume", str(tmp_path / "run"), "--epochs", "2", "--plot"]) == 0
+    assert drawn(tmp_path / "run") == {"curves.png"}
+
+
 def test_refused_before_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

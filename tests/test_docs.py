@@ -40,6 +40,14 @@ def test_everything_in_the_reference_is_described(reference: dict[str, str]) -> 
     assert bare == []
 
 
+def test_layers_say_what_they_compute_of_which_shapes() -> None:
+    shapes = re.compile(r"\([^()]*\b(N|L|C|dim|length|in|shape)\b[^()]*\)|any shape|of one shape")
+    for name in set(layers.__all__) - {"Layer", "Sequential", "Loss", "AddNode", "MulNode"}:
+        text = inspect.getdoc(getattr(layers, name)) or ""
+        assert re.search(r" = |->", text), f"{name}: no formula"
+        assert shapes.search(text), f"{name}: no shapes"
+
+
 def test_signatures(reference: dict[str, str]) -> None:
     assert "\nrelu(x)\n" in reference["nnx.ops.md"]
     assert "\nsoftmax(x, *, axis=-1)\n" in reference["nnx.ops.md"]

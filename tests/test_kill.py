@@ -21,6 +21,10 @@ from nnx import cli
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and fork")
 
 SHORT = ("--epochs", "2", "--model", "mlp:8", "--batch-size", "200", "--save-every", "3")
+CHARS = (
+    "--task", "chars", "--model", "gpt:1,2,8", "--context", "4", "--steps", "5", "--epochs", "2",
+    "--save-every", "3", "--dropout", "0.2", "--generate", "0",
+)  # fmt: skip
 EPOCHS = 150
 LONG = ("--epochs", str(EPOCHS), "--model", "mlp:30", "--save-every", "5", "--clip-norm", "1")
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir")
@@ -71,14 +75,18 @@ def killed_at(count: int, folder: Path, arguments: list[str]) -> int:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork")  # threads of other tests, such as PyTorch's
-def test_killed_at_every_file_operation(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("task", "every"), [("images", 1), ("chars", 5)])
+def test_killed_at_every_file_operation(task: str, every: int, tmp_path: Path) -> None:
     """Then resumed and killed at the same operation, until it comes through."""
-    whole = tmp_path / "whole"
-    assert forked(lambda: cli.main(["train", *SHORT, "--out", str(whole)])) == 0
+    whole, command = tmp_path / "whole", ["train", *(SHORT if task == "images" else CHARS)]
+    if task == "chars":
+        (tmp_path / "text").write_text("to be, or not to be\n" * 30)
+        command += ["--data", str(tmp_path / "text")]
+    assert forked(lambda: cli.main([*command, "--out", str(whole)])) == 0
     deaths = 0
-    for count in range(1, 200):
+    for count in range(1, 200, every):
         folder = tmp_path / f"{count}"
-        code = killed_at(count, folder, ["train", *SHORT, "--out", str(folder)])
+        code = killed_at(count, folder, [*command, "--out", str(folder)])
         if code == 0:
             break
         assert code == -signal.SIGKILL
@@ -89,7 +97,7 @@ def test_killed_at_every_file_operation(tmp_path: Path) -> None:
         assert forked(lambda folder=folder: cli.main(["train", "--resume", str(folder)])) == 0
         assert result(folder) == result(whole), count
         assert sorted(os.listdir(folder)) == sorted(os.listdir(whole)), count
-    assert deaths > 30 and result(folder) == result(whole)
+    assert deaths > 30 // every and result(folder) == result(whole)
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ DOCUMENTS = sorted(
 )
 GENERATED = ("api.md", "capabilities.md")  # when the site is built: see docs/conf.py
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.M | re.S)
-COMMAND = re.compile(r"(?:^|[\s/\\`])nnx +(train|eval|predict|info|bench)\b([^`&#\n]*)")
+COMMAND = re.compile(r"(?:^|[\s/\\`])nnx +(train|eval|predict|generate|info|bench)\b([^`&#\n]*)")
 
 
 def read(name: str) -> str:
@@ -72,6 +72,7 @@ def test_readme_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert (namespace["dapple_price"], namespace["dtax"]) == (1.1, 200)
     assert Path("net.safetensors").exists()
     printed = capsys.readouterr().out
+    assert "sat on the mat" in printed and "(3, 5, 32)\n(3, 5, 8)\n" in printed
     assert "7,510 parameters" in printed and "[1. 4. 9.]\n2\n" in printed
     (listing,) = [code for _, code in blocks("README.md", "text") if code.startswith("def replay")]
     assert listing in printed
@@ -103,13 +104,15 @@ def commands() -> list[tuple[str, str, str]]:
 
 def test_commands_exist() -> None:
     """Each `nnx ...` is parsed by the command's own parser."""
-    assert {c for _, c, _ in commands()} == {"train", "eval", "predict", "info", "bench"}
-    parsers = dict.fromkeys(("train", "eval", "predict", "info"), options.parser())
+    names = ("train", "eval", "predict", "generate", "info")
+    assert {c for _, c, _ in commands()} == {*names, "bench"}
+    parsers = dict.fromkeys(names, options.parser())
     parsers["bench"] = bench._parser()
     for name, command, rest in commands():
-        if command in ("eval", "predict") and not rest.strip():
+        of_a_run = command in ("eval", "predict", "generate")
+        if of_a_run and not rest.strip():
             continue  # prose: "`nnx predict` reads"
-        if command not in ("eval", "predict") and not rest.startswith("-"):
+        if not of_a_run and not rest.startswith("-"):
             rest = ""
         argv = shlex.split(rest.partition("|")[0])
         try:
@@ -152,7 +155,7 @@ def _links(text: str) -> list[str]:
 def test_the_korean_readme_keeps_step() -> None:
     """The same sections, code, names and links in the same order; only the prose is another."""
     english, korean = read("README.md"), read("README.ko.md")
-    english = re.sub(r"(?s)<!-- bench:start -->.*<!-- bench:end -->", "", english)
+    english = re.sub(r"(?s)<!-- (bench|papers):start -->.*?<!-- \1:end -->", "", english)
     assert BLOCK.findall(korean) == BLOCK.findall(english)
     levels = [
         [len(m) for m in re.findall(r"^(#+) ", BLOCK.sub("", t), re.M)] for t in (english, korean)

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch_images
+import torch_sequences
 
 Torch = torch.Tensor
 
@@ -118,192 +120,6 @@ def dropout(x: Torch, drawn: Torch, p: float = 0.5) -> Torch:
     return torch.where(drawn >= p, x / (1 - p), torch.zeros_like(x))
 
 
-# Images
-
-
-def windows(x: Torch, size: int, axis: int = -1, stride: int = 1, dilation: int = 1) -> Torch:
-    """`unfold` has no dilation: every dilation-th entry of longer windows."""
-    axis %= x.ndim
-    seen = x.unfold(axis, dilation * (size - 1) + 1, stride)[..., ::dilation]
-    return torch.movedim(seen, -1, axis + 1)
-
-
-def fold(x: Torch, length: int, axis: int, stride: int = 1, dilation: int = 1) -> Torch:
-    """Added up entry by entry."""
-    n, size = x.shape[axis : axis + 2]
-    places = stride * torch.arange(n)[:, None] + dilation * torch.arange(size)
-    flat = x.reshape(*x.shape[:axis], n * size, *x.shape[axis + 2 :])
-    zeros = torch.zeros((*x.shape[:axis], length, *x.shape[axis + 2 :]), dtype=x.dtype)
-    return zeros.index_add(axis, places.reshape(-1), flat)
-
-
-def pad(x: Torch, widths: Any, value: float = 0.0) -> Torch:
-    return F.pad(x, [n for pair in reversed(widths) for n in pair], value=value)
-
-
-def both_sides(x: Torch, padding: Any, value: float = 0.0) -> tuple[Torch, Any]:
-    """PyTorch pads both sides alike: x padded beforehand where they differ."""
-    if isinstance(padding, tuple) and any(isinstance(p, tuple) for p in padding):
-        pairs = [p if isinstance(p, tuple) else (p, p) for p in padding]
-        return pad(x, pairs, value), 0
-    return x, padding
-
-
-def conv(f: Callable[..., Torch]) -> Callable[..., Torch]:
-    def padded(x: Torch, W: Torch, b: Torch | None = None, padding: Any = 0, **attrs: Any) -> Torch:
-        if padding == "same":  # PyTorch warns where the two sides differ
-            gaps = attrs.get("dilation", 1)
-            total = [gaps * (n - 1) for n in W.shape[2:]]
-            padding = tuple((n // 2, n - n // 2) for n in total)
-        x, padding = both_sides(x, padding)
-        return f(x, W, b, padding=padding, **attrs)
-
-    return padded
-
-
-def conv_transpose2d(
-    x: Torch, W: Torch, b: Torch | None = None, padding: Any = 0, **attrs: Any
-) -> Torch:
-    """Padding cuts the result: cut afterwards where the sides differ."""
-    if not isinstance(padding, tuple) or not any(isinstance(p, tuple) for p in padding):
-        return F.conv_transpose2d(x, W, b, padding=padding, **attrs)
-    pairs = [p if isinstance(p, tuple) else (p, p) for p in padding]
-    return pad(F.conv_transpose2d(x, W, b, **attrs), [(-before, -after) for before, after in pairs])
-
-
-def max_pool2d(x: Torch, size: Any, stride: Any = None, padding: Any = 0) -> Torch:
-    x, padding = both_sides(x, padding, -math.inf)
-    return F.max_pool2d(x, size, stride, padding)
-
-
-def avg_pool2d(
-    x: Torch, size: Any, stride: Any = None, padding: Any = 0, count_include_pad: bool = True
-) -> Torch:
-    """Of pairs with pads not counted: sums, divided by how many entries they are of."""
-    padded, rest = both_sides(x, padding)
-    if rest == padding or count_include_pad:
-        return F.avg_pool2d(padded, size, stride, rest, count_include_pad=count_include_pad)
-    inside, _ = both_sides(torch.ones_like(x), padding)
-    return F.avg_pool2d(padded, size, stride) / F.avg_pool2d(inside, size, stride)
-
-
-def upsample(
-    x: Torch, scale: Any = None, size: Any = None, mode: str = "nearest",
-    align_corners: bool = False,
-) -> Torch:  # fmt: skip
-    corners = align_corners if mode == "bilinear" else None
-    return F.interpolate(x, size, scale, mode, align_corners=corners)
-
-
-def batch_norm(
-    x: Torch, gamma: Torch | None = None, beta: Torch | None = None, eps: float = 1e-5
-) -> tuple[Torch, Torch, Torch]:
-    """One value per channel PyTorch refuses, no channel it warns of."""
-    axes = [i for i in range(x.ndim) if i != 1]
-    mean = x.mean(axes)
-    shape = (x.shape[1], *(1,) * (x.ndim - 2))
-    if x.numel() <= x.shape[1]:
-        gamma, beta = ones_for(mean, gamma), torch.zeros_like(mean) if beta is None else beta
-        h = (x - mean.reshape(shape)) / eps**0.5
-        return h * gamma.reshape(shape) + beta.reshape(shape), mean, 0 * mean
-    y = F.batch_norm(x, None, None, ones_for(mean, gamma), beta, training=True, eps=eps)
-    return y, mean, x.var(axes, correction=0)
-
-
-def ones_for(x: Torch, gamma: Torch | None) -> Torch:
-    """PyTorch has no second derivatives of a shift without a scale."""
-    return torch.ones_like(x) if gamma is None else gamma
-
-
-def layer_norm(
-    x: Torch, gamma: Torch | None = None, beta: Torch | None = None, ndim: int = 1,
-    eps: float = 1e-5,
-) -> Torch:  # fmt: skip
-    shape = x.shape[x.ndim - ndim :]
-    gamma = torch.ones(shape, dtype=x.dtype) if gamma is None else gamma
-    return F.layer_norm(x, shape, gamma, beta, eps)
-
-
-def rms_norm(x: Torch, gamma: Torch | None = None, ndim: int = 1, eps: float = 1e-6) -> Torch:
-    return F.rms_norm(x, x.shape[x.ndim - ndim :], gamma, eps)
-
-
-def group_norm(
-    x: Torch, gamma: Torch | None = None, beta: Torch | None = None, groups: int = 1,
-    eps: float = 1e-5,
-) -> Torch:  # fmt: skip
-    return F.group_norm(x, groups, gamma, beta, eps)
-
-
-# Sequences
-
-
-def attention(
-    q: Torch, k: Torch, v: Torch, bias: Torch | None = None, mask: Torch | None = None,
-    drawn: Torch | None = None, causal: bool = False, scale: float | None = None, p: float = 0.0,
-    rows: int | None = None,
-) -> Torch:  # fmt: skip
-    """The formula: PyTorch's own has no dropout with given draws, and another causal mask."""
-    s = (q @ k.mT) * (q.shape[-1] ** -0.5 if scale is None else scale)
-    s = s if bias is None else s + bias
-    seen = torch.ones(s.shape[-2:], dtype=torch.bool)
-    seen = seen.tril(s.shape[-1] - s.shape[-2]) if causal else seen
-    seen = seen if mask is None else seen & mask
-    w = torch.softmax(s.masked_fill(~seen, -1e300), -1).masked_fill(~seen, 0.0)
-    return (w if drawn is None else w * (drawn >= p).to(w.dtype) / (1 - p)) @ v
-
-
-def embedding(W: Torch, ids: Torch, padding: int | None = None) -> Torch:
-    if not ids.numel():  # of which PyTorch has no second derivatives
-        return take(W, ids)
-    return F.embedding(ids.long(), W, padding)
-
-
-def rnn(
-    x: Torch, U: Torch, h: Torch, lengths: Torch | None = None, nonlinearity: str = "tanh",
-    reverse: bool = False,
-) -> Any:  # fmt: skip
-    f = {"tanh": torch.tanh, "relu": torch.relu}[nonlinearity]
-    y, (h,) = over_time(lambda a, h: [f(a + h @ U)], x, [h], lengths, reverse)
-    return y, h
-
-
-def lstm(
-    x: Torch, U: Torch, h: Torch, c: Torch, lengths: Torch | None = None, reverse: bool = False
-) -> Any:
-    def cell(a: Torch, h: Torch, c: Torch) -> list[Torch]:
-        i, f, g, o = (a + h @ U).chunk(4, -1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return [torch.sigmoid(o) * torch.tanh(c), c]
-
-    y, (h, c) = over_time(cell, x, [h, c], lengths, reverse)
-    return y, h, c
-
-
-def gru(
-    x: Torch, U: Torch, b: Torch, h: Torch, lengths: Torch | None = None, reverse: bool = False
-) -> Any:
-    def cell(a: Torch, h: Torch) -> list[Torch]:
-        (ar, az, an), (sr, sz, sn) = a.chunk(3, -1), (h @ U + b).chunk(3, -1)
-        z = torch.sigmoid(az + sz)
-        return [(1 - z) * torch.tanh(an + torch.sigmoid(ar + sr) * sn) + z * h]
-
-    y, (h,) = over_time(cell, x, [h], lengths, reverse)
-    return y, h
-
-
-def over_time(
-    cell: Callable[..., list[Torch]], x: Torch, state: list[Torch], lengths: Any, reverse: bool
-) -> tuple[Torch, list[Torch]]:
-    shown = [torch.zeros_like(state[0])] * len(x)
-    for t in reversed(range(len(x))) if reverse else range(len(x)):
-        new = cell(x[t], *state)
-        seen = torch.ones(x.shape[1], dtype=torch.bool) if lengths is None else lengths > t
-        state = [torch.where(seen[:, None], a, b) for a, b in zip(new, state, strict=True)]
-        shown[t] = torch.where(seen[:, None], new[0], 0.0)
-    return torch.stack(shown), state
-
-
 def number(f: Callable[..., Torch]) -> Callable[..., Torch]:
     """For functions of PyTorch that take Tensors only."""
 
@@ -344,10 +160,5 @@ ORACLE: dict[str, Callable[..., Torch]] = {
     "sqrt": torch.sqrt, "squeeze": squeeze, "stack": lambda *xs, axis=0: torch.stack(xs, axis),
     "subtract": number(torch.subtract), "sum": summed, "take": take, "tanh": torch.tanh,
     "var": variance, "where": torch.where,
-    "attention": attention, "embedding": embedding,
-    "gru": gru, "lstm": lstm, "rnn": rnn,
-    "avg_pool2d": avg_pool2d, "batch_norm": batch_norm, "conv1d": conv(F.conv1d),
-    "conv2d": conv(F.conv2d), "conv_transpose2d": conv_transpose2d, "fold": fold,
-    "group_norm": group_norm, "layer_norm": layer_norm, "max_pool2d": max_pool2d, "pad": pad,
-    "rms_norm": rms_norm, "upsample": upsample, "windows": windows,
+    **torch_images.ORACLE, **torch_sequences.ORACLE,
 }  # fmt: skip

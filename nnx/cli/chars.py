@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,17 +35,27 @@ class Chars:
             )
         self.a, text = a, data.read_text(a.data)
         self.vocabulary = data.Characters.of(text)
-        self.characters = len(text)
+        self.characters, self.crc32 = len(text), zlib.crc32(text.encode())
         ids = self.vocabulary.encode(text)
-        cut = len(ids) - len(ids) // HELD_OUT
+        held = len(ids) // HELD_OUT
+        if held <= a.context:
+            raise DataError(
+                f"{a.data} has {len(ids):,} characters, of which the last tenth, {held:,}, is held "
+                f"out; --context {a.context} needs at least {HELD_OUT * (a.context + 1):,} "
+                f"characters: give a longer text, or a smaller --context"
+            )
+        cut = len(ids) - held
         self.windows, self.held_out = (
             data.Windows(part, a.context) for part in (ids[:cut], ids[cut:])
         )
         self.count = a.steps * a.batch_size
 
     def form(self) -> dict[str, Any]:
-        """What the model takes, for config.json."""
-        return {"characters": self.vocabulary.characters, "context": self.a.context}
+        """What the model takes and of which text it is, for config.json."""
+        return {
+            "characters": self.vocabulary.characters, "context": self.a.context,
+            "crc32": self.crc32,
+        }  # fmt: skip
 
     def model(self) -> Layer:
         return train.build_gpt(self.a.model, len(self.vocabulary), self.a.context, self.a.dropout)

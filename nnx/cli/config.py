@@ -61,6 +61,22 @@ def read(folder: str) -> dict[str, Any]:
     return dict(config)
 
 
+def check_data(folder: str, form: dict[str, Any]) -> None:
+    """DataError if a run's data are others by now: what it learnt of the old ones would not fit."""
+    then = read(folder).get("data")
+    now = json.loads(json.dumps(form))
+    changed = [
+        f"{name} was {str(then[name])[:60]} and is {str(now[name])[:60]}"
+        for name in now
+        if isinstance(then, dict) and name in then and then[name] != now[name]
+    ]
+    if changed:
+        raise DataError(
+            f"the data of the run in {folder!r} are no longer those that it began with: "
+            f"{'; '.join(changed)}. Bring them back, or begin another run with --out"
+        )
+
+
 def arguments(folder: str) -> argparse.Namespace:
     """The arguments of the run in that folder, checked as on a command line."""
     argv = ["train"]

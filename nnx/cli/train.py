@@ -31,6 +31,8 @@ def train(a: argparse.Namespace) -> int:
         pictures.check(a)
     with use_backend(a.backend), _threads(a):
         task = TASKS[a.task](a)
+        if a.resume is not None:
+            config.check_data(a.resume, task.form())
         random.seed(a.seed)
         model = task.model()
         optimizer = task.optimizer(model)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
+from ..arrays import to_numpy
 from ..backend import Array, Backend, get_backend, load_backend
-from ..errors import DataError, LabelError, OptionError, ShapeError
+from ..errors import DataError, DtypeError, LabelError, OptionError, ShapeError
 from .dataset import HostArray, check_int
 
 
@@ -22,7 +24,10 @@ class Characters:
     """
 
     def __init__(self, characters: Iterable[str]) -> None:
-        self.characters: str = "".join(characters)
+        try:
+            self.characters: str = "".join(characters)
+        except TypeError as error:
+            raise DataError(f"Characters: expected characters, as a str: {error}") from error
         self._ids: dict[str, int] = {c: i for i, c in enumerate(self.characters)}
         if not self.characters or len(self._ids) < len(self.characters):
             raise DataError(
@@ -39,6 +44,8 @@ class Characters:
 
     def encode(self, text: str) -> HostArray:
         """ids (len(text),), int64; LabelError names a character that the vocabulary lacks."""
+        if not isinstance(text, str):
+            raise DataError(f"encode: the text is a {type(text).__qualname__}, expected a str")
         try:
             return np.fromiter((self._ids[c] for c in text), np.int64, len(text))
         except KeyError as error:
@@ -48,17 +55,20 @@ class Characters:
                 f"vocabulary's {len(self)}: {self._brief()}"
             ) from None
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; LabelError names one outside the vocabulary."""
-        found = []
-        for place, i in enumerate(ids):
-            if not 0 <= i < len(self):
-                raise LabelError(
-                    f"decode: id {i} at place {place}, expected 0..{len(self) - 1}: the vocabulary "
-                    f"has {len(self)} characters"
-                )
-            found.append(self.characters[i])
-        return "".join(found)
+    def decode(self, ids: Any) -> str:
+        """The text of ids (n,), of any backend; LabelError names one outside the vocabulary."""
+        found = np.asarray(to_numpy(ids) if hasattr(ids, "shape") else list(ids))
+        if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+            raise DtypeError(
+                f"decode: ids have shape {found.shape} and dtype {found.dtype}, expected (n,) ints"
+            )
+        wrong = np.flatnonzero((found < 0) | (found >= len(self)))
+        if wrong.size:
+            raise LabelError(
+                f"decode: id {found[wrong[0]]} at place {wrong[0]}, expected 0..{len(self) - 1}: "
+                f"the vocabulary has {len(self)} characters"
+            )
+        return "".join(self.characters[i] for i in found)
 
     def _brief(self) -> str:
         shown = self.characters[:60]
@@ -76,8 +86,10 @@ def read_text(path: str | os.PathLike[str]) -> str:
             text = file.read()
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not text in UTF-8: {error}; convert it first") from error
-    except OSError as error:
-        raise DataError(f"{name} cannot be read ({error.strerror or error})") from error
+    except (OSError, ValueError) as error:  # a name with a 0 in it is a ValueError
+        raise DataError(
+            f"{name} cannot be read ({getattr(error, 'strerror', None) or error})"
+        ) from error
     if not text:
         raise DataError(f"{name} is empty, expected text")
     return text
@@ -88,23 +100,29 @@ class Windows:
 
     A data set for a DataLoader: row i begins at i * length. What is left at the end is left out.
 
-    Raises ShapeError unless ids are (n,) with n > length.
+    Raises ShapeError unless ids are (n,) with n > length, DtypeError unless they are ints.
     """
 
-    def __init__(self, ids: HostArray, length: int) -> None:
+    def __init__(self, ids: Any, length: int) -> None:
         check_int("Windows", "length", length, 1)
+        ids = to_numpy(ids) if hasattr(ids, "shape") else np.asarray(ids)
+        if ids.dtype.kind not in "iu":
+            raise DtypeError(
+                f"Windows: the ids are {ids.dtype}, expected ints, as Characters.encode(text) gives"
+            )
         if ids.ndim != 1 or len(ids) <= length:
             raise ShapeError(
                 f"Windows: the ids have shape {ids.shape}, expected (n,) with n > {length}, the "
                 f"window's length; give a longer text or a shorter context"
             )
-        self.ids, self.length = ids, length
+        self.ids: HostArray = ids
+        self.length = length
 
     def __len__(self) -> int:
         return (len(self.ids) - 1) // self.length
 
-    def __getitem__(self, index: HostArray) -> tuple[HostArray, HostArray]:
-        return self.at(np.asarray(index) * self.length)
+    def __getitem__(self, index: Any) -> tuple[HostArray, HostArray]:
+        return self.at(np.arange(len(self))[index] * self.length)
 
     def at(self, starts: HostArray) -> tuple[HostArray, HostArray]:
         """The windows that begin at these places: x, t (len(starts), length)."""
@@ -121,16 +139,22 @@ class RandomWindows:
     seed         the places depend on (seed, epoch) alone
     backend      a name or a Backend; None takes the one that is current
 
-    Raises OptionError for numbers that are none.
+    Raises OptionError for counts below 1 or a seed below 0.
     """
 
     def __init__(
         self, dataset: Windows, batch_size: int, steps: int, *, seed: int = 0,
         backend: str | Backend | None = None,
     ) -> None:  # fmt: skip
-        for name, value in (("batch_size", batch_size), ("steps", steps)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise OptionError(f"RandomWindows: {name}={value!r}, expected an int of 1 or more")
+        if not isinstance(dataset, Windows):
+            raise OptionError(
+                f"RandomWindows: dataset is a {type(dataset).__qualname__}, expected "
+                f"nnx.data.Windows(ids, length)"
+            )
+        for name, value, least in (
+            ("batch_size", batch_size, 1), ("steps", steps, 1), ("seed", seed, 0),
+        ):  # fmt: skip
+            check_int("RandomWindows", name, value, least)
         backend = get_backend() if backend is None else backend
         self.backend: Backend = load_backend(backend) if isinstance(backend, str) else backend
         self.dataset, self.batch_size, self.steps, self.seed = dataset, batch_size, steps, seed

@@ -1,4 +1,4 @@
-"""Each activation as a layer; the formulas stand with the ops."""
+"""Each activation as a layer.   x, y: float arrays of any shape, y as x"""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .base import Layer
 
 
 class Relu(Layer):
-    """`nnx.relu`. Ints stay ints, as in the notebook; the input is not changed."""
+    """y = max(x, 0).   x, y: any shape; ints stay ints, as in the notebook"""
 
     def forward(self, x: Any) -> Any:
         return ops.relu(x)
 
 
 class LeakyRelu(Layer):
-    """`nnx.leaky_relu` with its slope below 0."""
+    """y = x where x > 0, else slope x.   x, y: any shape   Maas et al. (2013)"""
 
     def __init__(self, slope: float = 0.01) -> None:
         self.slope = slope
@@ -26,28 +26,28 @@ class LeakyRelu(Layer):
 
 
 class Sigmoid(Layer):
-    """`nnx.sigmoid`"""
+    """y = 1 / (1 + e^-x).   x, y: any shape"""
 
     def forward(self, x: Any) -> Any:
         return ops.sigmoid(x)
 
 
 class Tanh(Layer):
-    """`nnx.tanh`"""
+    """y = (e^x - e^-x) / (e^x + e^-x).   x, y: any shape"""
 
     def forward(self, x: Any) -> Any:
         return ops.tanh(x)
 
 
 class Softplus(Layer):
-    """`nnx.softplus`"""
+    """y = ln(1 + e^x).   x, y: any shape   Dugas et al. (2001)"""
 
     def forward(self, x: Any) -> Any:
         return ops.softplus(x)
 
 
 class Elu(Layer):
-    """`nnx.elu`"""
+    """y = x where x > 0, else alpha (e^x - 1).   x, y: any shape   Clevert et al. (2016)"""
 
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
@@ -57,7 +57,10 @@ class Elu(Layer):
 
 
 class Gelu(Layer):
-    """`nnx.gelu`, exact or with `approximate="tanh"`"""
+    """y = x Phi(x), Phi the normal distribution function.   Hendrycks and Gimpel (2016)
+
+    x, y: any shape. approximate: "none", or "tanh" for a formula with tanh in its place
+    """
 
     def __init__(self, approximate: str = "none") -> None:
         self.approximate = approximate
@@ -67,14 +70,14 @@ class Gelu(Layer):
 
 
 class Silu(Layer):
-    """`nnx.silu`"""
+    """y = x / (1 + e^-x).   x, y: any shape   Elfwing et al. (2018)"""
 
     def forward(self, x: Any) -> Any:
         return ops.silu(x)
 
 
 class Softmax(Layer):
-    """`nnx.softmax` over the last axis"""
+    """y = e^x / sum of e^x over axis, the last by default.   x, y: (..., C)"""
 
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis
@@ -84,7 +87,7 @@ class Softmax(Layer):
 
 
 class LogSoftmax(Layer):
-    """`nnx.log_softmax` over the last axis"""
+    """y = x - ln(sum of e^x over axis), the last by default.   x, y: (..., C)"""
 
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis

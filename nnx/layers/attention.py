@@ -8,6 +8,7 @@ from .. import init, ops
 from ..backend import backend_of
 from ..errors import OptionError, ShapeError
 from ..ops._geometry import checked
+from ..ops._options import given_shape, probability
 from ..random import generator
 from .base import Layer
 from .linear import Linear
@@ -45,20 +46,16 @@ class MultiHeadAttention(Layer):
                 f"MultiHeadAttention({dim}, {heads}): a width of {dim} does not fall into {heads} "
                 f"heads; expected a multiple of {heads}, such as {heads * -(-dim // heads)}"
             )
-        if not 0 <= dropout < 1:
-            raise OptionError(
-                f"MultiHeadAttention: dropout={dropout!r}, expected a probability in [0, 1)"
-            )
+        probability("MultiHeadAttention", "dropout", dropout)
         self.dim, self.heads, self.causal, self.dropout = dim, heads, causal, dropout
         self.qkv = Linear(dim, 3 * dim, bias=bias, W_init=W_init, dtype=dtype)
         self.out = Linear(dim, dim, bias=bias, W_init=W_out_init or W_init, dtype=dtype)
 
     def forward(self, x: Any, context: Any = None, mask: Any = None) -> Any:
-        for name, a in (("x", x), ("context", context)):
-            if a is not None and (len(a.shape) < 2 or a.shape[-1] != self.dim):
-                raise ShapeError(
-                    f"{name} has shape {tuple(a.shape)}, expected (..., length, {self.dim})"
-                )
+        for name, a in (("x", x), ("context", x if context is None else context)):
+            shape = given_shape(name, a)
+            if len(shape) < 2 or shape[-1] != self.dim:
+                raise ShapeError(f"{name} has shape {shape}, expected (..., length, {self.dim})")
         q, k, v = (self._split(a) for a in self._projected(x, context))
         y = ops.attention(
             q, k, v, None, self._mask(mask, len(q.shape)), self._drawn(q, k),
@@ -82,7 +79,7 @@ class MultiHeadAttention(Layer):
 
     def _mask(self, mask: Any, ndim: int) -> Any:
         """With an axis for the heads."""
-        if mask is None or len(mask.shape) in (2, ndim):
+        if mask is None or len(given_shape("mask", mask)) in (2, ndim):
             return mask
         if len(mask.shape) == ndim - 1:
             return ops.expand_dims(mask, axis=-3)

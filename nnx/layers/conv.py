@@ -72,7 +72,10 @@ class _Conv(Layer):
 
 
 class Conv1d(_Conv):
-    """`nnx.conv1d`: y = W * x + b.   x: (N, in, L), W: (out, in / groups, size), y: (N, out, L')
+    """`nnx.conv1d`: y = W * x + b, * the sum over windows along time.   Waibel et al. (1989)
+
+    x: (N, in, L), W: (out, in / groups, size), b: (out,), y: (N, out, L'),
+    L' = floor((L + 2 padding - dilation (size - 1) - 1) / stride) + 1
 
     stride, padding ("same", "valid" too), dilation and groups are the op's. W is drawn by `W_init`
     (He normal), b is zeros; both are float32 on the current backend.
@@ -85,9 +88,10 @@ class Conv1d(_Conv):
 
 
 class Conv2d(_Conv):
-    """`nnx.conv2d`: y = W * x + b.   LeCun et al. (1989)
+    """`nnx.conv2d`: y = W * x + b, * the sum over windows of the image.   LeCun et al. (1989)
 
-    x: (N, in, H, W), W: (out, in / groups, *sizes), b: (out,), y: (N, out, H', W')
+    x: (N, in, H, W), W: (out, in / groups, *sizes), b: (out,), y: (N, out, H', W'),
+    H' = floor((H + 2 padding - dilation (size - 1) - 1) / stride) + 1
 
     stride, padding ("same", "valid" too), dilation and groups are the op's; ints or one per axis.
     W is drawn by `W_init` (He normal), b is zeros; both are float32 on the current backend.

@@ -10,8 +10,10 @@ import numpy as np
 from .. import init, ops
 from ..arrays import asarray
 from ..buffer import Buffer
-from ..errors import OptionError, ShapeError
+from ..errors import ShapeError
 from ..ops._geometry import checked
+from ..ops._options import given_shape
+from ..ops.embedding import check_ints, check_padding
 from ..random import generator
 from ..tensor import Parameter
 from .base import Layer
@@ -37,8 +39,7 @@ class Embedding(Layer):
     ) -> None:  # fmt: skip
         checked("Embedding", "size", size, 1, 1)
         checked("Embedding", "dim", dim, 1, 1)
-        if padding is not None and not 0 <= padding < size:
-            raise OptionError(f"Embedding: padding={padding!r}, expected an id in 0..{size - 1}")
+        check_padding("Embedding", padding, size)
         self.padding = padding
         W = W_init((size, dim), generator())
         if padding is not None:
@@ -46,6 +47,7 @@ class Embedding(Layer):
         self.W = Parameter(asarray(W, dtype))
 
     def forward(self, ids: Any) -> Any:
+        check_ints(self.W.backend, ids)  # before floats of another width are refused for that
         return ops.embedding(self.W, ids, padding=self.padding)
 
     def __repr__(self) -> str:
@@ -99,10 +101,10 @@ class SinusoidalPositions(Layer):
 
 def _first_rows(P: Any, x: Any) -> Any:
     """A row of P for each place of x."""
-    length, dim = P.shape
-    if len(x.shape) < 2 or x.shape[-1] != dim or x.shape[-2] > length:
+    (length, dim), shape = P.shape, given_shape("x", x)
+    if len(shape) < 2 or shape[-1] != dim or shape[-2] > length:
         raise ShapeError(
-            f"x has shape {tuple(x.shape)}, expected (..., L, {dim}) with L at most {length}, the "
-            f"number of positions"
+            f"x has shape {shape}, expected (..., L, {dim}) with L at most {length}, the number of "
+            f"positions"
         )
-    return P if x.shape[-2] == length else P[: x.shape[-2]]
+    return P if shape[-2] == length else P[: shape[-2]]

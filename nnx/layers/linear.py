@@ -11,6 +11,7 @@ from .. import init, ops
 from ..arrays import asarray
 from ..backend import backend_of
 from ..errors import OptionError, ShapeError
+from ..ops._options import probability
 from ..random import generator
 from ..tensor import Parameter
 from .base import Layer
@@ -57,7 +58,7 @@ class Linear(Layer):
 
 
 class Flatten(Layer):
-    """(N, a, b, ...) -> (N, a * b * ...)"""
+    """y = x with one axis behind the batch: (N, a, b, ...) -> (N, a * b * ...)"""
 
     def forward(self, x: Any) -> Any:
         if not x.shape:
@@ -95,12 +96,12 @@ class Unflatten(Layer):
 class Dropout(Layer):
     """y = x * mask / (1 - p): each entry is zeroed with probability p, in training only.
 
-    The masks come from `nnx.seed`'s generator.   Srivastava et al. (2014)
+    x, y: any shape; `eval()` gives x itself. The masks come from `nnx.seed`'s generator.
+    Srivastava et al. (2014)
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p < 1:
-            raise OptionError(f"Dropout(p={p}): the probability of dropping must be in [0, 1)")
+        probability("Dropout", "p", p)
         self.p = p
 
     def forward(self, x: Any) -> Any:
@@ -150,7 +151,7 @@ class Sequential(Layer):
 
 
 class Residual(Layer):
-    """y = x + layer(x)   He et al. (2016)"""
+    """y = x + layer(x).   x, y: of one shape   He et al. (2016)"""
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer

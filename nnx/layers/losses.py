@@ -1,4 +1,4 @@
-"""Each loss as a layer; the formulas stand with the ops. `backward()` needs no argument."""
+"""Each loss as a layer, averaged unless told otherwise. `backward()` needs no argument."""
 
 from __future__ import annotations
 
@@ -18,21 +18,27 @@ class _Loss(Layer):
 
 
 class MeanSquaredError(_Loss):
-    """`nnx.mean_squared_error`"""
+    """loss = the mean of (y - t)^2.   y, t: any shape
+
+    reduction   "mean", "sum" or "none"
+    """
 
     def forward(self, y: Any, t: Any) -> Any:
         return ops.mean_squared_error(y, t, reduction=self.reduction)
 
 
 class MeanAbsoluteError(_Loss):
-    """`nnx.mean_absolute_error`"""
+    """loss = the mean of |y - t|.   y, t: any shape; reduction as in MeanSquaredError"""
 
     def forward(self, y: Any, t: Any) -> Any:
         return ops.mean_absolute_error(y, t, reduction=self.reduction)
 
 
 class Huber(_Loss):
-    """`nnx.huber`"""
+    """loss = the mean of e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2), e = y - t.
+
+    y, t: any shape; reduction as in MeanSquaredError   Huber (1964)
+    """
 
     def __init__(self, delta: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
@@ -43,22 +49,30 @@ class Huber(_Loss):
 
 
 class CategoricalCrossentropy(_Loss):
-    """`nnx.categorical_crossentropy` with its own derivative, -t / y"""
+    """loss = the mean of -t ln(y) over all entries, the notebook's; its derivative is -t / y.
+
+    y: probabilities (..., C), t: one-hot or soft targets (..., C); reduction as in
+    MeanSquaredError
+    """
 
     def forward(self, y: Any, t: Any) -> Any:
         return ops.categorical_crossentropy(y, t, reduction=self.reduction)
 
 
 class SigmoidCrossEntropy(_Loss):
-    """`nnx.sigmoid_cross_entropy`: binary cross-entropy on logits"""
+    """loss = the mean of -t ln s - (1 - t) ln(1 - s), s = sigmoid(x): binary cross-entropy.
+
+    x: logits of any shape, t: 0/1 ints or probabilities, as x; reduction as in MeanSquaredError
+    """
 
     def forward(self, x: Any, t: Any) -> Any:
         return ops.sigmoid_cross_entropy(x, t, reduction=self.reduction)
 
 
 class SoftmaxCrossEntropy(_Loss):
-    """`nnx.softmax_cross_entropy`: the loss to train a classifier with.
+    """loss = the mean over rows of -ln softmax(x)[t]: the loss to train a classifier with.
 
+    x        logits (..., C); t: class ids (...), or one-hot or soft targets (..., C)
     weight   one per class, an array or list; label_smoothing, ignore_index as in the op
     """
 

@@ -28,7 +28,9 @@ class _Pool(Layer):
 
 
 class MaxPool2d(_Pool):
-    """`nnx.max_pool2d`: the largest of each window of size x size, one every `stride` entries.
+    """y = the largest of each window of size x size, one every `stride` entries.
+
+    `nnx.max_pool2d`   Ranzato et al. (2007)
 
     x: (N, C, H, W), y: (N, C, H', W'), H' = floor((H + 2 padding - size) / stride) + 1
     """
@@ -38,7 +40,9 @@ class MaxPool2d(_Pool):
 
 
 class AvgPool2d(_Pool):
-    """`nnx.avg_pool2d`: the mean of each window of size x size, one every `stride` entries.
+    """y = the mean of each window of size x size, one every `stride` entries.
+
+    `nnx.avg_pool2d`   LeCun et al. (1989)
 
     x: (N, C, H, W), y: (N, C, H', W'), H' = floor((H + 2 padding - size) / stride) + 1
 
@@ -67,10 +71,10 @@ class GlobalAvgPool2d(Layer):
 
 
 class Pad2d(Layer):
-    """`nnx.pad`: rows and columns of `value` around images.
+    """y = x with rows and columns of `value` around each image: `nnx.pad`.
 
-    x: (N, C, H, W). padding: an int, or one for rows and one for columns, or pairs
-    ((above, below), (left, right))
+    x: (N, C, H, W), y: (N, C, H + above + below, W + left + right). padding: an int, or one for
+    rows and one for columns, or pairs ((above, below), (left, right))
     """
 
     def __init__(self, padding: Any, value: float = 0.0) -> None:
@@ -86,9 +90,10 @@ class Pad2d(Layer):
 
 
 class Upsample(Layer):
-    """`nnx.upsample`: images `scale` times as large, or of a `size`.
+    """y[i, j] = x at (i / scale, j / scale), the nearest entry or between entries: `nnx.upsample`.
 
-    x: (N, C, H, W). mode: "nearest" or "bilinear"; align_corners as in the op
+    x: (N, C, H, W), y: (N, C, scale H, scale W), or of the `size` (H', W') given instead.
+    mode: "nearest" or "bilinear"; align_corners as in the op
     """
 
     def __init__(

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 from .. import init, ops
 from ..arrays import asarray
 from ..backend import backend_of
-from ..errors import OptionError, ShapeError
+from ..errors import ShapeError
 from ..ops._geometry import checked
-from ..ops._options import one_of
+from ..ops._options import given_shape, one_of, probability
 from ..random import generator
 from ..tensor import Parameter
 from .base import Layer
@@ -33,8 +33,7 @@ class _Recurrent(Layer):
         name = type(self).__name__
         for option, value in (("n_in", n_in), ("n_hidden", n_hidden), ("layers", layers)):
             checked(name, option, value, 1, 1)
-        if not 0 <= dropout < 1:
-            raise OptionError(f"{name}: dropout={dropout!r}, expected a probability in [0, 1)")
+        probability(name, "dropout", dropout)
         self.n_in, self.n_hidden, self.return_state = n_in, n_hidden, return_state
         directions = (False, True) if bidirectional else (False,)
         width = len(directions) * n_hidden
@@ -45,10 +44,9 @@ class _Recurrent(Layer):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Any, state: Any = None, lengths: Any = None) -> Any:
-        if len(x.shape) != 3 or x.shape[2] != self.n_in or not x.shape[1]:
-            raise ShapeError(
-                f"x has shape {tuple(x.shape)}, expected (N, T, {self.n_in}) with T at least 1"
-            )
+        shape = given_shape("x", x)
+        if len(shape) != 3 or shape[2] != self.n_in or not shape[1]:
+            raise ShapeError(f"x has shape {shape}, expected (N, T, {self.n_in}) with T at least 1")
         begin, last = self._begin(x, state), list[list[Any]]()
         y = x
         for i, cells in enumerate(self.layers):
@@ -79,7 +77,7 @@ class _Recurrent(Layer):
             data = getattr(x, "__nnx_data__", x)
             return [backend_of(data).zeros(shape, data.dtype)] * self.states
         given = list(state) if isinstance(state, (tuple, list)) else [state]
-        shapes = [tuple(s.shape) for s in given]
+        shapes = [given_shape("state", s) for s in given]
         if shapes != [shape] * self.states:
             what = f"{self.states} arrays (h, c)" if self.states > 1 else "an array"
             raise ShapeError(
@@ -143,9 +141,13 @@ class RNN(_Recurrent):
 
 
 class LSTM(_Recurrent):
-    """Long short-term memory: see `nnx.lstm`.   Hochreiter and Schmidhuber (1997)
+    """Long short-term memory.   Hochreiter and Schmidhuber (1997), Gers et al. (2000)
 
-    The options are RNN's. The state is (h, c), each (layers x directions, N, n_hidden).
+        i, f, o = sigmoid and g = tanh of the parts i, f, g, o of x_t W + b + h_{t-1} U
+        c_t = f c_{t-1} + i g;  h_t = o tanh(c_t)
+
+    x: (N, T, n_in), y: (N, T, n_hidden), or 2 n_hidden. Options and lengths are RNN's. The state is
+    (h, c), each (layers x directions, N, n_hidden).
     `layers[i][direction]` has W (n_in, 4 n_hidden), U (n_hidden, 4 n_hidden), b (4 n_hidden,) for
     the gates i, f, g, o in this order.
     """
@@ -158,10 +160,14 @@ class LSTM(_Recurrent):
 
 
 class GRU(_Recurrent):
-    """Gated recurrent units: see `nnx.gru`.   Cho et al. (2014)
+    """Gated recurrent units, the reset gate after the product.   Cho et al. (2014)
 
-    The options are RNN's. `layers[i][direction]` has W (n_in, 3 n_hidden), b (3 n_hidden,) for the
-    input, U (n_hidden, 3 n_hidden), b_U (3 n_hidden,) for the state: gates r, z, n in this order.
+        r, z = sigmoid of the first two parts of a + s;  a = x_t W + b, s = h_{t-1} U + b_U
+        n = tanh(a + r s), of the third parts;  h_t = (1 - z) n + z h_{t-1}
+
+    x: (N, T, n_in), y: (N, T, n_hidden), or 2 n_hidden. Options, lengths and state are RNN's.
+    `layers[i][direction]` has W (n_in, 3 n_hidden), b (3 n_hidden,) for the input,
+    U (n_hidden, 3 n_hidden), b_U (3 n_hidden,) for the state: gates r, z, n in this order.
     """
 
     gates = 3

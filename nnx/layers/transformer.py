@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from .. import init, ops
 from ..errors import ShapeError
 from ..ops._geometry import checked
+from ..ops._options import given_shape
 from .activations import Gelu
 from .attention import MultiHeadAttention
 from .base import Layer
@@ -103,10 +104,10 @@ class GPT(Layer):
         self.norm = LayerNorm(width, bias=False, dtype=dtype)
 
     def forward(self, ids: Any) -> Any:
-        if len(ids.shape) != 2 or not 0 < ids.shape[1] <= self.context:
+        shape = given_shape("ids", ids)
+        if len(shape) != 2 or not 0 < shape[1] <= self.context:
             raise ShapeError(
-                f"ids have shape {tuple(ids.shape)}, expected (N, L) with L in 1..{self.context}, "
-                f"the context"
+                f"ids have shape {shape}, expected (N, L) with L in 1..{self.context}, the context"
             )
         x = self.dropout(self.positions(self.tokens(ids)))
         for block in self.blocks:

@@ -41,7 +41,7 @@ def count(length: int, size: int, stride: int, dilation: int) -> int:
 def checked(op: str, name: str, value: Any, n: int, least: int) -> tuple[int, ...]:
     """The option for each axis; OptionError unless they are n ints of at least `least`."""
     given = per_axis(value, n)
-    if len(given) != n or not all(_is_int(v, least) for v in given):
+    if len(given) != n or not all(is_int(v, least) for v in given):
         raise OptionError(
             f"{op}: {name}={value!r}, expected an int of at least {least}"
             + (f" or {n} of them" if n > 1 else "")
@@ -62,7 +62,7 @@ def checked_padding(
     if not (names and padding in ("same", "valid")):
         given = per_axis(padding, n)
         both = [p if isinstance(p, (tuple, list)) else (p, p) for p in given]
-        if len(given) != n or not all(len(p) == 2 and all(map(_is_int, p)) for p in both):
+        if len(given) != n or not all(len(p) == 2 and all(map(is_int, p)) for p in both):
             other = ", 'same' or 'valid'" if names else ""
             raise OptionError(
                 f"{op}: padding={padding!r}, expected an int of at least 0, or for each of {n} "
@@ -89,5 +89,5 @@ def check_fit(
             )
 
 
-def _is_int(value: Any, least: int = 0) -> bool:
+def is_int(value: Any, least: int = 0) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool) and value >= least

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from ..errors import DtypeError, LabelError, OptionError, ShapeError
 from ..op import op
+from ._geometry import is_int
 from ._options import shape_of
 from .index import scatter_add
 
@@ -37,14 +39,22 @@ def _(backend, W, ids, padding=None):
     if len(shape_of(W)) != 2:
         raise ShapeError(f"embedding: W has shape {shape_of(W)}, expected (V, D): a row per id")
     size = W.shape[0]
-    if not hasattr(ids, "shape") or "int" not in backend.dtype_name(ids):
-        given = backend.dtype_name(ids) if hasattr(ids, "shape") else type(ids).__name__
+    check_ints(backend, ids)
+    check_padding("embedding", padding, size)
+    return check_ids, ids, size
+
+
+def check_ints(backend: Any, ids: Any) -> None:
+    given = backend.dtype_name(ids) if hasattr(ids, "shape") else type(ids).__name__
+    if not hasattr(ids, "shape") or "int" not in given:
         raise DtypeError(
             f"embedding: the ids are {given}, expected an array of ints: nnx.asarray(ids, 'int64')"
         )
-    if padding is not None and not 0 <= padding < size:
-        raise OptionError(f"embedding: padding={padding}, expected an id in 0..{size - 1}")
-    return check_ids, ids, size
+
+
+def check_padding(name: str, padding: Any, size: int) -> None:
+    if padding is not None and not (is_int(padding) and padding < size):
+        raise OptionError(f"{name}: padding={padding!r}, expected an id in 0..{size - 1}")
 
 
 _UNSIGNED = {1: "u1", 2: "u2", 4: "u4", 8: "u8"}

@@ -21,6 +21,8 @@ from .window import fold, pad, unpadded, windows
 def max_pool2d(xp, x, *, size, stride=None, padding=0):
     """y = the largest x of each window; NaN if there is one. Padding never is.
 
+    x: (N, C, H, W), y: (N, C, H', W'), H' = floor((H + both paddings - size) / stride) + 1
+
     Where several are largest, the first of them, row by row, has the gradient, as in PyTorch.
     """
     sizes, steps, pads = _options(size, stride, padding)
@@ -40,6 +42,8 @@ def _(xp, dy, place, length, size, stride, padding):
 @op
 def avg_pool2d(xp, x, *, size, stride=None, padding=0, count_include_pad=True):
     """y = the mean of each window, padding counted as zeros, or not at all.
+
+    x: (N, C, H, W), y: (N, C, H', W'), H' = floor((H + both paddings - size) / stride) + 1
 
     count_include_pad   whether the mean is over all entries of a window or those within x
     """

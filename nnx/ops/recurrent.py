@@ -21,7 +21,10 @@ from .activation import sigmoid
 
 @op
 def rnn(xp, x, U, h, lengths=None, *, nonlinearity="tanh", reverse=False):
-    """h_t = tanh(x_t + h_{t-1} U), or relu.   Elman (1990).   Gives (y, h)"""
+    """h_t = tanh(x_t + h_{t-1} U), or relu.   Elman (1990).   Gives (y, h)
+
+    x, y: (T, N, H); U: (H, H); h: (N, H); lengths: (N,) ints 0..T, behind which y is 0 and h stays
+    """
     before, made, shown = [], [], []
     for t in _steps(x.shape[0], reverse):
         before.append(h)
@@ -61,6 +64,8 @@ def lstm(xp, x, U, h, c, lengths=None, *, reverse=False):
         c_t = f c_{t-1} + i g;  h_t = o tanh(c_t)
 
     Gives (y, h, c).   Hochreiter and Schmidhuber (1997), Gers et al. (2000)
+
+    x: (T, N, 4 H), y: (T, N, H); U: (H, 4 H); h, c: (N, H); lengths: (N,) ints, as in `rnn`
     """
     n = U.shape[0]
     before, cells, gates, shown = [], [], [], []
@@ -116,7 +121,9 @@ def gru(xp, x, U, b, h, lengths=None, *, reverse=False):
 
         n = tanh(x_t + r s);  h_t = (1 - z) n + z h_{t-1}
 
-    b: (3 H).   Gives (y, h).   Cho et al. (2014), with the reset gate after the product
+    Gives (y, h).   Cho et al. (2014), with the reset gate after the product
+
+    x: (T, N, 3 H), y: (T, N, H); U: (H, 3 H), b: (3 H,); h: (N, H); lengths: (N,) ints, as in `rnn`
     """
     n = U.shape[0]
     before, gates, shown = [], [], []
@@ -217,10 +224,11 @@ def _checked(name, gates, backend, x, U, lengths, **states):
             )
     if lengths is None:
         return None
-    if shape_of(lengths) != given[1:2] or "int" not in backend.dtype_name(lengths):
+    dtype = backend.dtype_name(lengths) if hasattr(lengths, "shape") else type(lengths).__name__
+    if shape_of(lengths) != given[1:2] or "int" not in dtype:
         raise DtypeError(
-            f"{name}: lengths have shape {shape_of(lengths)} and dtype "
-            f"{backend.dtype_name(lengths)}, expected {given[1:2]} ints, one for each sequence"
+            f"{name}: lengths have shape {shape_of(lengths)} and dtype {dtype}, expected "
+            f"{given[1:2]} ints, one for each sequence: nnx.asarray(lengths, 'int64')"
         )
     return check_lengths, lengths, name, given[0]
 

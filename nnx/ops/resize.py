@@ -78,7 +78,8 @@ def _(backend, x, scale=None, size=None, mode="nearest", align_corners=False):
         raise ShapeError(f"upsample: x has shape {shape}, expected (N, C, H, W)")
     if (scale is None) == (size is None):
         raise OptionError(f"upsample: scale={scale!r} and size={size!r}, expected one of the two")
-    checked("upsample", "scale" if size is None else "size", scale or size, 2, 1)
+    name, value = ("scale", scale) if size is None else ("size", size)
+    checked("upsample", name, value, 2, 1)
     one_of("upsample", "mode", mode, ("nearest", "bilinear"))
     if align_corners and mode == "nearest":
         raise OptionError("upsample: align_corners=True is for mode='bilinear'")
