@@ -101,6 +101,7 @@ from .ops import (
     where,
     windows,
 )
+from .precision import get_matmul_precision, set_matmul_precision
 from .random import seed
 from .tape import no_grad
 from .tensor import Parameter, Tensor
@@ -175,6 +176,7 @@ __all__ = [
     "fold",
     "gelu",
     "get_backend",
+    "get_matmul_precision",
     "get_num_threads",
     "getitem",
     "getitem_adjoint",
@@ -219,6 +221,7 @@ __all__ = [
     "scatter_add",
     "seed",
     "set_backend",
+    "set_matmul_precision",
     "set_num_threads",
     "sigmoid",
     "sigmoid_cross_entropy",

@@ -16,8 +16,9 @@ import numpy as np
 
 from nnx.backend import Backend
 from nnx.errors import DtypeError
+from nnx.precision import get_matmul_precision
 
-from . import checks
+from . import checks, precision
 from .kernels import overrides
 from .namespace import Namespace
 
@@ -51,6 +52,7 @@ class CupyBackend(Backend):
         self.xp = Namespace(self._cupy)
         with self._on_device():
             checks.check_compiler(self._cupy)
+        self.set_matmul_precision(get_matmul_precision())
 
     def _on_device(self) -> AbstractContextManager[Any]:
         """The device's context; nothing to enter, and so next to no cost, where it is current."""
@@ -131,6 +133,11 @@ class CupyBackend(Backend):
                 return f(*args)
 
         return called
+
+    def set_matmul_precision(self, name: str) -> None:
+        with self._on_device():
+            self.matmul_precision = precision.effective(self._cupy, self.device_id, name)
+            precision.set_compute_type(self.matmul_precision)
 
     def synchronize(self) -> None:
         self._cupy.cuda.Device(self.device_id).synchronize()

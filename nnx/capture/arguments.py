@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..backend import Array, Backend, get_backend
+from ..precision import get_matmul_precision
 from ..tape import is_recording
 from ..tensor import Tensor
 from .tree import ARRAY, TENSOR
@@ -28,6 +29,7 @@ class Expected:
     def __init__(self, given: Arguments) -> None:
         forms, named = given.form
         self._backend, self._recording = get_backend(), is_recording()
+        self._precision = get_matmul_precision()
         self._arrays: list[tuple[Any, ...]] | None = None
         simple = all(hasattr(a, "strides") for a in given.arrays)
         if simple and named is None and all(form in (ARRAY, TENSOR) for form in forms):
@@ -42,6 +44,8 @@ class Expected:
         if expected is None or len(args) != len(expected):
             return None
         if get_backend() is not self._backend or is_recording() is not self._recording:
+            return None
+        if get_matmul_precision() is not self._precision:
             return None
         found = []
         for i, (is_tensor, kind, shape, dtype, strides) in enumerate(expected):

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..backend import _scoped, backend_of, get_backend, mixed_backends, recording
 from ..errors import CaptureError, OptionError, StateError
+from ..precision import get_matmul_precision
 from ..tape import is_recording
 from ..tensor import Tensor, tensor
 from . import checked
@@ -100,7 +101,8 @@ class Captured:
             if not owns(a):
                 raise mixed_backends("capture", base, a, f"arguments[{i}]")
         shapes = tuple([memory.key(a) for a in arrays])
-        return Arguments(arrays, form, base, (form, shapes, base, is_recording()))
+        key = (form, shapes, base, is_recording(), get_matmul_precision())
+        return Arguments(arrays, form, base, key)
 
     def _find(self, key: Any) -> Plan | None:
         for plan in self._plans.get(key, ()):
