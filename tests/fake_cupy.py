@@ -120,19 +120,29 @@ class FakeCupy(ModuleType):
 
     def compute(self, f: Any, args: Any, kwargs: Any) -> Any:
         """Call it on the arrays' memory; while the stream captures, note that."""
+        with self.on.lock:
+            return self._compute(f, args, kwargs)
+
+    def _compute(self, f: Any, args: Any, kwargs: Any) -> Any:
         if self.broken is not None:
             raise self.broken
         self.calls += 1
         on = self.on
         if f in (np.matmul, operator.matmul) and on.capturing() and args[0].dtype.kind == "f":
             raise NotImplementedError("calling cuBLAS API during stream capture is currently ...")
+        if f in READERS:
+            on.refuse_transfer("D2H")
+        if f in VIEWS and args[0].device.id != self.current:  # which CuPy allows
+            value = f(args[0].host, *args[1:], **kwargs)
+            assert np.shares_memory(value, args[0].host), "a copy from another device"
+            return self.ndarray(value, args[0].device.id)
         out = args[0] if f in WRITERS else kwargs.get("out")
         stream = on.stream()
         stream.drain()
         if on.capturing():
             node = Node(self, f, args, kwargs)
             if out is not None:
-                stream.enqueue(lambda: node.run() and None)
+                stream.enqueue(node.run)
                 return out
             made = self.wrap(f(*self.bare(args), **self.bare(kwargs)))
             parts = made if type(made) is tuple else (made,)
@@ -171,6 +181,7 @@ class FakeCupy(ModuleType):
         self.on.refuse_transfer("H2D")
         if self.broken is not None:
             raise self.broken
+        self.on.stream().drain()
         return self.wrap(np.array(self.bare(a), dtype=dtype))
 
     def from_dlpack(self, array: Any) -> Any:
@@ -233,6 +244,8 @@ class Node:
             self._fake.on.memory.view(ref)[...] = value
 
 
+VIEWS = (operator.getitem, np.reshape, np.ndarray.view, np.ndarray.reshape, np.ndarray.transpose)
+READERS = (np.nonzero, np.unique)  # CuPy reads sizes of their results on the host
 WRITERS = (np.copyto, operator.setitem, np.ndarray.fill, np.add.at)
 
 
@@ -285,9 +298,11 @@ def _array_class(fake: FakeCupy) -> type[Any]:
             self.host[...] = arr
 
         def copy(self) -> ndarray:  # to the current device, as CuPy's
-            if self.device.id == fake.current:
+            if on.capturing():
                 return fake.compute(np.array, (self,), {})  # type: ignore[no-any-return]
-            return ndarray(np.array(self.host), fake.current)
+            made = ndarray(np.empty_like(self.host), fake.current)
+            on.stream().enqueue(lambda: np.copyto(made.host, self.host))
+            return made
 
         def __array__(self, *_: object, **__: object) -> Any:
             raise TypeError("Implicit conversion to a NumPy array is not allowed.")

@@ -66,7 +66,7 @@ class Memory:
         return chunk
 
     def release(self, chunk: Bytes) -> None:
-        del self.chunks[chunk.ctypes.data]
+        del self.chunks[chunk.__array_interface__["data"][0]]
 
     def at(self, address: int, size: int, host: bool = False) -> Bytes:
         """The bytes there, which must be the device's (or pinned memory of the host)."""
@@ -165,13 +165,17 @@ class Stream:
         self.device, self.non_blocking = device, non_blocking
         self.ptr = 0 if null else next(self._numbers)
         self.device_id = device.current()
-        self.waiting: list[Callable[[], None]] = []
+        self.waiting: list[Callable[[], object]] = []
         self.done = 0
-        self.graph: list[Callable[[], None]] | None = None
+        self.graph: list[Callable[[], object]] | None = None
         self.invalid = False
         device.streams[self.ptr] = self
 
-    def enqueue(self, work: Callable[[], None]) -> None:
+    def enqueue(self, work: Callable[[], object]) -> None:
+        with self.device.lock:
+            self._enqueue(work)
+
+    def _enqueue(self, work: Callable[[], object]) -> None:
         if self.graph is not None:
             self.graph.append(work)
         else:
@@ -182,10 +186,11 @@ class Stream:
         return self.done + len(self.waiting)
 
     def drain(self, until: int | None = None) -> None:
-        while self.waiting and (until is None or self.done < until):
-            work = self.waiting.pop(0)
-            self.done += 1
-            work()
+        with self.device.lock:
+            while self.waiting and (until is None or self.done < until):
+                work = self.waiting.pop(0)
+                self.done += 1
+                work()
 
     def synchronize(self) -> None:
         self.device.refuse_if_capturing("cudaErrorStreamCaptureUnsupported")
@@ -244,14 +249,14 @@ class Event:
 class Graph:
     """`cupy.cuda.Graph`."""
 
-    def __init__(self, device: Device, nodes: list[Callable[[], None]]) -> None:
+    def __init__(self, device: Device, nodes: list[Callable[[], object]]) -> None:
         self.device, self.nodes, self.launches = device, nodes, 0
         device.graphs.add(self)
 
     def launch(self, stream: Stream | None = None) -> None:
         self.launches += 1
         nodes = self.nodes
-        (stream or self.device.stream()).enqueue(lambda: [node() for node in nodes] and None)
+        (stream or self.device.stream()).enqueue(lambda: [node() for node in nodes])
 
     def upload(self, stream: Stream | None = None) -> None: ...
 
@@ -262,6 +267,7 @@ class Device:
     def __init__(self, current: Callable[[], int], limit: int = 1 << 30) -> None:
         self.current, self.memory = current, Memory(limit)
         self.pool = Pool(self.memory)
+        self.lock = threading.RLock()
         self.streams: dict[int, Stream] = {}
         self.graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
         self.entered: list[tuple[Stream, int]] = []

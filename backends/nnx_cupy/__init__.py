@@ -52,6 +52,8 @@ class CupyBackend(Backend):
         self.xp = Namespace(self._cupy)
         with self._on_device():
             checks.check_compiler(self._cupy)
+        self._replay: Any = None
+        self._cublaslt: Any = None
         self.set_matmul_precision(get_matmul_precision())
 
     def _on_device(self) -> AbstractContextManager[Any]:
@@ -138,6 +140,21 @@ class CupyBackend(Backend):
         with self._on_device():
             self.matmul_precision = precision.effective(self._cupy, self.device_id, name)
             precision.set_compute_type(self.matmul_precision)
+
+    def replay(self) -> Any:
+        if self._replay is None:
+            from .replay import CupyReplay  # only `nnx.capture` needs it
+
+            self._replay = CupyReplay(self, self._cupy)
+        return self._replay
+
+    def cublaslt(self) -> Any:
+        """cuBLASLt on this device, which stays.   Raises UnavailableError"""
+        if self._cublaslt is None:
+            from .gemm import CublasLt
+
+            self._cublaslt = CublasLt()
+        return self._cublaslt
 
     def synchronize(self) -> None:
         self._cupy.cuda.Device(self.device_id).synchronize()

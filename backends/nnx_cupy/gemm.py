@@ -95,7 +95,7 @@ class Gemm:
         self._set(set_desc, self._desc, lt.desc.TRANSB, np.int32(a.matrix.turned))
         self._layouts = [self._layout(x.matrix, kind, count) for x in (b, a, y)]
         self._pointers = [x.pointer for x in (b, a, y)]
-        self._algorithm = np.zeros(1, bindings.matmul_heuristic_result_dtype)
+        self._algorithm: Any = np.zeros(1, bindings.matmul_heuristic_result_dtype)
         self._choose(b, a, y)
         self.workspace = int(self._algorithm["workspace_size"][0])
         self._algo = self._algorithm["algo"].ctypes.data

@@ -8,6 +8,7 @@ from ..backend import Array, Backend, get_backend
 from ..precision import get_matmul_precision
 from ..tape import is_recording
 from ..tensor import Tensor
+from ..traffic import TO_DEVICE, crossed
 from .tree import ARRAY, TENSOR
 
 
@@ -18,6 +19,18 @@ class Arguments(NamedTuple):
     form: Any
     base: Backend
     key: Any
+
+
+def moved(memory: Any, arrays: list[Array]) -> tuple[int, int]:
+    """How many of the arguments go to a device, and how many bytes they are."""
+    sizes = [a.nbytes for a in arrays if memory.takes(a)]
+    return len(sizes), sum(sizes)
+
+
+def count_moved(count: int, nbytes: int) -> None:
+    """Tell `nnx.transfers`."""
+    if count:
+        crossed(TO_DEVICE, nbytes, arrays=count)
 
 
 class Expected:
@@ -69,20 +82,21 @@ class Inputs:
     written   ids of the memory that the replay writes: an argument that lies there is copied
     """
 
-    def __init__(self, memory: Any, buffers: list[Array | None], written: set[int]) -> None:
+    def __init__(
+        self, memory: Any, buffers: list[Array | None], written: set[int], like: list[Array]
+    ) -> None:
         self._memory, self._written = memory, written
-        self._copied = [(i, b) for i, b in enumerate(buffers) if b is not None]
+        self._copied = [i for i, b in enumerate(buffers) if b is not None]
         self._read = [i for i, b in enumerate(buffers) if b is None]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(buffer.nbytes for _, buffer in self._copied)
+        pairs = [(b, a) for b, a in zip(buffers, like, strict=True) if b is not None]
+        self.nbytes = sum(buffer.nbytes for buffer, _ in pairs)
+        self._feed, self._moved = memory.feed(pairs), moved(memory, like)
 
     def bring(self, arrays: list[Array]) -> list[Array]:
         """Copy what is to be copied; give what is to be read."""
         memory = self._memory
-        for i, buffer in self._copied:
-            memory.copy(buffer, arrays[i])
+        count_moved(*self._moved)
+        self._feed([arrays[i] for i in self._copied])
         given = []
         for i in self._read:
             array = arrays[i]
