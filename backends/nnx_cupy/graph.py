@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from .replay import CupyReplay
 
 Array = Any
+_building = threading.RLock()  # cuBLASLt chooses no algorithm while any stream captures
 
 
 class Part:
@@ -106,7 +108,7 @@ class Step:
         self._replay = replay
         self._parts = [part for part in parts if isinstance(part, Part)]
         others = [part for part in parts if not isinstance(part, Part)]
-        with replay.current():
+        with _building, replay.current():
             self._host = HostValues(replay, others) if others else None
             self.pool = replay.cupy.cuda.MemoryPool()
             self.graph = self._captured() if self._prepared() else None

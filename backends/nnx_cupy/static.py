@@ -6,6 +6,7 @@ written again only when its last transfer is done.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,8 +62,9 @@ class Ring:
         return self._sent[slot]
 
     def __del__(self) -> None:
-        for event in self._sent:  # CuPy gives pinned memory to the next who asks
-            event.synchronize()
+        if not sys.is_finalizing():
+            for event in self._sent:  # CuPy gives pinned memory to the next who asks
+                event.synchronize()
 
 
 class Feed:
@@ -77,7 +79,7 @@ class Feed:
         self._on_device = [(i, b) for i, (b, a) in enumerate(pairs) if not replay.takes(a)]
         self._moved = [(i, b) for i, (b, a) in enumerate(pairs) if replay.takes(a)]
         with replay.current():
-            self._stream = cuda.get_current_stream()
+            self._stream = self._made_on = cuda.get_current_stream()
             if not self._moved:
                 return
             self._ring = Ring(cuda, [(b.shape, b.dtype) for _, b in self._moved])
@@ -97,6 +99,11 @@ class Feed:
                 self._move(arrays, stream)
             for i, buffer in self._on_device:
                 cupy.copyto(buffer, arrays[i])
+
+    def __del__(self) -> None:
+        """Memory of the plan goes back to the stream that it was made on."""
+        if self._stream.ptr != self._made_on.ptr and not sys.is_finalizing():
+            self._stream.synchronize()
 
     def _move(self, arrays: list[Array], stream: Any) -> None:
         ring, runtime = self._ring, self._replay.cupy.cuda.runtime
