@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import itertools
+import shutil
+import site
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import fake_cublaslt
 import fake_cupy
 import numpy as np
+import plugin_dirs
 import pytest
 from fake_cupy import FakeCupy
 from hypothesis import given, settings
@@ -163,8 +170,6 @@ def test_descriptors_go_with_the_product(device: Products) -> None:
 
 
 def test_without_nvmath(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "nvmath.bindings", None)
     with pytest.raises(gemm.UnavailableError, match=r"ModuleNotFoundError: .*nvmath"):
         gemm.CublasLt()
@@ -213,3 +218,43 @@ def test_the_stand_in_takes_what_the_real_functions_take() -> None:
         assert callable(getattr(lt, f"{name}_set_attribute"))
         assert callable(getattr(lt, f"{name}_destroy"))
     assert callable(lt.create) and callable(lt.matmul_preference_create)
+
+
+REAL = """
+import importlib, sys
+from nnx_cupy import gemm
+lt = object.__new__(gemm.CublasLt)
+lt.bindings, lt.handle = importlib.import_module("nvmath.bindings.cublasLt"), 0
+lt.desc, lt.layout = lt.bindings.MatmulDescAttribute, lt.bindings.MatrixLayoutAttribute
+lt.preference = lt.bindings.MatmulPreferenceAttribute
+for dtype, size in (("float16", 2), ("bfloat16", 2), ("float32", 4), ("float64", 8)):
+    for precision in gemm.COMPUTE:
+        y, a, b = (
+            gemm.operand(512, dtype, size, gemm.Matrix(rows, cols, rows, turned, rows * cols), 3)
+            for rows, cols, turned in ((7, 5, False), (3, 5, False), (7, 3, True))
+        )
+        try:
+            gemm.Gemm(lt, y, a, b, precision)
+        except lt.bindings.cuBLASLtError as error:
+            print(error.__traceback__.tb_next.tb_next.tb_frame.f_code.co_name, str(error)[:31])
+"""
+
+
+def test_the_real_library_takes_the_descriptors(tmp_path: Path) -> None:
+    """All but the choice of an algorithm, which asks the driver. Of that there is a stub here."""
+    if shutil.which("cc") is None or importlib.util.find_spec("nvmath") is None:
+        pytest.skip("no C compiler, or no nvmath-python: pip install '.[cuda13]'")
+    found = [p for home in site.getsitepackages() for p in Path(home).rglob("libcublasLt.so.13")]
+    if not found:
+        pytest.skip("libcublasLt is not installed: pip install '.[cuda13]'")
+    (tmp_path / "s.c").write_text("int cuDriverGetVersion(int *v) { *v = 13000; return 0; }")
+    stub = ["cc", "-shared", "-fPIC", "-o", "libcuda.so.1", "s.c"]
+    subprocess.run(stub, cwd=tmp_path, check=True)
+    path = ":".join(str(plugin_dirs.ROOT / part) for part in ("", "backends"))
+    libraries = f"{tmp_path}:{found[0].parent}"
+    done = subprocess.run(
+        [sys.executable, "-c", REAL],
+        capture_output=True, text=True, env={"PYTHONPATH": path, "LD_LIBRARY_PATH": libraries},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "_choose the library was not initialized\n" * 12
