@@ -74,6 +74,7 @@ class FakeCupy(ModuleType):
             Device=Device,
             Stream=functools.partial(fake_device.Stream, on),
             Event=fake_device.Event,
+            get_elapsed_time=lambda first, last: (last.seconds - first.seconds) * 1e3,
             MemoryPool=functools.partial(fake_device.MemoryPool, on),
             using_allocator=on.using_allocator,
             alloc_pinned_memory=on.pinned,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -236,10 +237,13 @@ class Event:
 
     def __init__(self, *_: object, **__: object) -> None:
         self.stream: Stream | None = None
-        self.mark = 0
+        self.mark, self.seconds = 0, 0.0
 
-    def record(self, stream: Stream) -> None:
-        self.stream, self.mark = stream, stream.enqueued
+    def record(self, stream: Stream | None = None) -> None:
+        """On a stream; without one the event only has the time."""
+        self.seconds = time.perf_counter()
+        if stream is not None:
+            self.stream, self.mark = stream, stream.enqueued
 
     def synchronize(self) -> None:
         if self.stream is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -108,6 +109,7 @@ class Step:
         self._replay = replay
         self._parts = [part for part in parts if isinstance(part, Part)]
         others = [part for part in parts if not isinstance(part, Part)]
+        self._stream: Any = None
         with _building, replay.current():
             self._host = HostValues(replay, others) if others else None
             self.pool = replay.cupy.cuda.MemoryPool()
@@ -118,13 +120,18 @@ class Step:
 
     def __call__(self) -> None:
         with self._replay.current():
-            stream = self._replay.cupy.cuda.get_current_stream()
+            self._stream = stream = self._replay.cupy.cuda.get_current_stream()
             if self._host is not None:
                 self._host.send(stream)
             if self.graph is not None:
                 self.graph.launch(stream)
             else:
                 self._run()
+
+    def __del__(self) -> None:
+        """Others may get the memory: the last launch must be done with it."""
+        if self._stream is not None and not sys.is_finalizing():
+            self._stream.synchronize()
 
     def _prepared(self) -> bool:
         """Whether all products can be part of a graph; what they need is made."""

@@ -79,7 +79,7 @@ class Feed:
         self._on_device = [(i, b) for i, (b, a) in enumerate(pairs) if not replay.takes(a)]
         self._moved = [(i, b) for i, (b, a) in enumerate(pairs) if replay.takes(a)]
         with replay.current():
-            self._stream = self._made_on = cuda.get_current_stream()
+            self._stream = cuda.get_current_stream()
             if not self._moved:
                 return
             self._ring = Ring(cuda, [(b.shape, b.dtype) for _, b in self._moved])
@@ -99,11 +99,6 @@ class Feed:
                 self._move(arrays, stream)
             for i, buffer in self._on_device:
                 cupy.copyto(buffer, arrays[i])
-
-    def __del__(self) -> None:
-        """Memory of the plan goes back to the stream that it was made on."""
-        if self._stream.ptr != self._made_on.ptr and not sys.is_finalizing():
-            self._stream.synchronize()
 
     def _move(self, arrays: list[Array], stream: Any) -> None:
         ring, runtime = self._ring, self._replay.cupy.cuda.runtime
