@@ -14,6 +14,7 @@ from .errors import (
     CaptureError,
     DataError,
     DeviceError,
+    DeviceMemoryError,
     DivergedError,
     DtypeError,
     GradientError,
@@ -106,6 +107,7 @@ from .ops import (
     where,
     windows,
 )
+from .precision import get_matmul_precision, set_matmul_precision
 from .random import seed
 from .tape import no_grad
 from .tensor import Parameter, Tensor
@@ -129,6 +131,7 @@ __all__ = [
     "CaptureError",
     "DataError",
     "DeviceError",
+    "DeviceMemoryError",
     "DivergedError",
     "DtypeError",
     "GradientError",
@@ -182,6 +185,7 @@ __all__ = [
     "fold",
     "gelu",
     "get_backend",
+    "get_matmul_precision",
     "get_num_threads",
     "getitem",
     "getitem_adjoint",
@@ -229,6 +233,7 @@ __all__ = [
     "scatter_add",
     "seed",
     "set_backend",
+    "set_matmul_precision",
     "set_num_threads",
     "sigmoid",
     "sigmoid_cross_entropy",

@@ -34,11 +34,11 @@ def asarray(data: Any, dtype: str | None = None, *, backend: str | Backend | Non
 def placed(data: Any, target: Backend, dtype: str | None = None, how: str = "") -> Array:
     """As `asarray`; `how` says what asks for it where the user did not (see `nnx.transfers`)."""
     data = getattr(data, "__nnx_data__", data)
-    if target.owns(data):
-        return target.asarray(data, dtype)
     if isinstance(data, (list, tuple, int, float)) and not isinstance(data, np.generic):
         data = target.literal(_from_python(data, dtype))
-    if not isinstance(data, (np.ndarray, np.generic)):
+    elif target.owns(data):
+        return target.asarray(data, dtype)
+    if not isinstance(data, (np.ndarray, np.generic)) and not target.owns(data):
         source = owner(data)
         if source is not None:
             data = _read(source, data, how)

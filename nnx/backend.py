@@ -154,6 +154,12 @@ class Backend:
         """How `nnx.capture` runs recorded calls again (see `nnx_numpy.replay`); None: it cannot."""
         return None if self.parent is None else load_backend(self.parent).replay()
 
+    def set_matmul_precision(self, name: str) -> None:
+        """Told of `nnx.set_matmul_precision`; a backend may always compute more exactly.
+
+        One that is made later asks for it itself (`nnx.get_matmul_precision`).
+        """
+
     def in_order(self, f: Callable[..., Any]) -> Callable[..., Any]:
         """`f`, to be called in another thread, its device work in one order with this thread's.
 
@@ -203,6 +209,10 @@ def load_backend(name: str) -> Backend:
                 load_backend(made.parent)
             _loaded[name] = _loaded.setdefault(made.name, made)
         return _loaded[name]
+
+
+def loaded_backends() -> tuple[Backend, ...]:
+    return tuple(dict.fromkeys(_loaded.values()))
 
 
 def set_backend(name: str) -> Backend:

@@ -5,6 +5,7 @@
     │   ├── UnknownBackendError     no backend of that name is installed
     │   ├── BackendPackageError     its package is missing, broken, doubled or too old
     │   ├── DeviceError             its package is there, the device is not
+    │   ├── DeviceMemoryError       the device's memory is full (also a MemoryError)
     │   └── MixedBackendsError      arrays of two backends (or devices) meet in one call
     ├── ShapeError              (also a ValueError)
     ├── DtypeError              (also a TypeError)
@@ -30,6 +31,7 @@ __all__ = [
     "CaptureError",
     "DataError",
     "DeviceError",
+    "DeviceMemoryError",
     "DivergedError",
     "DtypeError",
     "GradientError",
@@ -69,6 +71,10 @@ class BackendPackageError(BackendError):
 
 class DeviceError(BackendError):
     """A backend's package is installed but the device is missing or refuses."""
+
+
+class DeviceMemoryError(BackendError, MemoryError):
+    """A device's memory is full: the message says what was asked for and what is held."""
 
 
 class MixedBackendsError(BackendError):

@@ -6,7 +6,10 @@ import importlib.util
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import fake_cublaslt
+import fake_cupy
 import plugin_dirs
 import pytest
 
@@ -60,3 +63,29 @@ def strict(tmp_path: Path) -> Iterator[str]:
     with plugin_dirs.fresh_process(tmp_path), pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(plugin_dirs.ROOT / "examples" / "strict_backend")
         yield "strict"
+
+
+@pytest.fixture
+def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_cupy.FakeCupy]:
+    """Stand-ins for cupy and nvmath, and the backend `cupy` on them, current."""
+    plugin_dirs.install(tmp_path, "nnx-xp", {"cupy": "nnx_cupy:CupyBackend"})
+    made = fake_cupy.install(monkeypatch, fake_cupy.FakeCupy())
+    fake_cublaslt.install(monkeypatch, made)
+    with plugin_dirs.fresh_process(tmp_path):
+        nnx.set_backend("cupy")
+        yield made
+
+
+@pytest.fixture(params=["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """The module cupy, with the backend `cupy` current: a stand-in; a GPU where there is one."""
+    if request.param == "stand-in":
+        yield request.getfixturevalue("standin")
+        return
+    cupy = pytest.importorskip("cupy", reason="cupy is not installed: pip install '.[cuda12]'")
+    if not cupy.cuda.is_available():
+        pytest.skip("no NVIDIA GPU here")
+    plugin_dirs.install(tmp_path, "nnx-xp", {"cupy": "nnx_cupy:CupyBackend"})
+    with plugin_dirs.fresh_process(tmp_path):
+        nnx.set_backend("cupy")
+        yield cupy

@@ -1,24 +1,26 @@
 """A stand-in for cupy on NumPy, for what can be tested without a GPU: Python's side of the backend.
 
 It is strict where CuPy would go wrong quietly: a function given an array of a device that is not
-the current one raises. It knows nothing of streams, kernels, memory pools' sizes or CUDA errors
-other than those it is told to raise.
+the current one raises. Memory, streams and graphs are those of `fake_device`; kernels run at once,
+or are noted while the current stream captures. What computing raises can be told (`broken`).
 """
 
 from __future__ import annotations
 
+import functools
+import math
 import operator
 import sys
-import threading
+import weakref
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import fake_device
 import numpy as np
 import pytest
+from fake_device import CUDARuntimeError, OutOfMemoryError, Ref
 
-
-class CUDARuntimeError(RuntimeError):
-    """As cupy's."""
+__all__ = ["CUDADriverError", "CUDARuntimeError", "FakeCupy", "OutOfMemoryError", "install"]
 
 
 class CUDADriverError(RuntimeError):
@@ -26,17 +28,25 @@ class CUDADriverError(RuntimeError):
 
 
 class FakeCupy(ModuleType):
-    """The module `cupy`.   devices: how many there are; broken: what computing raises"""
+    """The module `cupy`.
+
+    devices   how many there are
+    broken    what computing raises
+    limit     bytes of memory, of all devices together
+    """
 
     __version__ = "14.2.0"
 
-    def __init__(self, devices: int = 2, broken: Exception | None = None) -> None:
+    def __init__(
+        self, devices: int = 2, broken: Exception | None = None, limit: int = 1 << 30
+    ) -> None:
         super().__init__("cupy")
-        self.current, self.broken, self.entered = 0, broken, 0
+        self.current, self.broken, self.entered, self.calls = 0, broken, 0, 0
         self.freed: list[int] = []
         self.synchronized: list[int] = []
-        self.streams: list[tuple[int, int]] = []  # of which thread, entered in which
-        fake = self
+        self.compute_types: dict[str, int] = {}
+        self.on = fake_device.Device(lambda: self.current, limit)
+        fake, on = self, self.on
 
         def count() -> int:
             if devices == 0:
@@ -44,6 +54,8 @@ class FakeCupy(ModuleType):
             return devices
 
         class Device:
+            compute_capability = "90"
+
             def __init__(self, id: int) -> None:
                 self.id = id
 
@@ -55,25 +67,20 @@ class FakeCupy(ModuleType):
                 fake.current = self.before
 
             def synchronize(self) -> None:
+                on.synchronize()
                 fake.synchronized.append(self.id)
-
-        class Stream:
-            """The stream that was current in one thread, entered perhaps in another."""
-
-            def __init__(self) -> None:
-                self.thread, self.device = threading.get_ident(), fake.current
-
-            def __enter__(self) -> None:
-                assert self.device == fake.current, "a stream of another device"
-                fake.streams.append((self.thread, threading.get_ident()))
-
-            def __exit__(self, *_: object) -> None:
-                pass
 
         self.cuda = SimpleNamespace(
             Device=Device,
-            get_current_stream=Stream,
+            Stream=functools.partial(fake_device.Stream, on),
+            Event=fake_device.Event,
+            get_elapsed_time=lambda first, last: (last.seconds - first.seconds) * 1e3,
+            MemoryPool=functools.partial(fake_device.MemoryPool, on),
+            using_allocator=on.using_allocator,
+            alloc_pinned_memory=on.pinned,
+            get_current_stream=on.stream,
             driver=SimpleNamespace(CUDADriverError=CUDADriverError),
+            memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             runtime=SimpleNamespace(
                 CUDARuntimeError=CUDARuntimeError,
                 getDeviceCount=count,
@@ -81,26 +88,79 @@ class FakeCupy(ModuleType):
                 runtimeGetVersion=lambda: 12090,
                 driverGetVersion=lambda: 13000,
                 getDeviceProperties=lambda i: {"name": b"Fake %d" % i, "totalGlobalMem": 80 << 30},
+                memGetInfo=lambda: (on.memory.limit - on.memory.taken, on.memory.limit),
+                memcpyAsync=on.memcpy_async,
+                memcpyHostToDevice=1,
+                memcpyDeviceToDevice=3,
             ),
         )
         self.ndarray = _array_class(self)
+        self.ufunc = Ufunc
+        as_strided = self.lift(np.lib.stride_tricks.as_strided)
+        self.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=as_strided))
+        for name, f in (("copyto", np.copyto), ("matmul", np.matmul)):
+            setattr(self, name, self.lift(f))
 
     def __getattr__(self, name: str) -> Any:
         """A function of NumPy's on this module's arrays; a dtype or constant as it is."""
         found = getattr(np, name)
-        return self.lift(found) if callable(found) and not isinstance(found, type) else found
+        if callable(found) and not isinstance(found, type):
+            found = self.lift(found)
+        setattr(self, name, found)
+        return found
 
     def lift(self, f: Any) -> Any:
+        if isinstance(f, np.ufunc) and not f.signature:
+            return Ufunc(self, f)
+
+        @functools.wraps(f)
         def function(*args: Any, **kwargs: Any) -> Any:
-            if self.broken is not None:
-                raise self.broken
-            return self.wrap(f(*self.bare(args), **{k: self.bare(v) for k, v in kwargs.items()}))
+            return self.compute(f, args, kwargs)
 
         return function
 
+    def compute(self, f: Any, args: Any, kwargs: Any) -> Any:
+        """Call it on the arrays' memory; while the stream captures, note that."""
+        with self.on.lock:
+            return self._compute(f, args, kwargs)
+
+    def _compute(self, f: Any, args: Any, kwargs: Any) -> Any:
+        if self.broken is not None:
+            raise self.broken
+        self.calls += 1
+        on = self.on
+        if f in (np.matmul, operator.matmul) and on.capturing() and args[0].dtype.kind == "f":
+            raise NotImplementedError("calling cuBLAS API during stream capture is currently ...")
+        if f in READERS:
+            on.refuse_transfer("D2H")
+        if f in VIEWS and args[0].device.id != self.current:  # which CuPy allows
+            value = f(args[0].host, *args[1:], **kwargs)
+            assert np.shares_memory(value, args[0].host), "a copy from another device"
+            return self.ndarray(value, args[0].device.id)
+        out = args[0] if f in WRITERS else kwargs.get("out")
+        stream = on.stream()
+        stream.drain()
+        if on.capturing():
+            node = Node(self, f, args, kwargs)
+            if out is not None:
+                stream.enqueue(node.run)
+                return out
+            made = self.wrap(f(*self.bare(args), **self.bare(kwargs)))
+            parts = made if type(made) is tuple else (made,)
+            if parts[0].fresh:  # else it is a view, for which nothing runs
+                results = [a.ref for a in parts]
+                stream.enqueue(lambda: node.into(results))
+            return made
+        value = f(*self.bare(args), **self.bare(kwargs))
+        return out if out is not None else self.wrap(value)
+
     def bare(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: self.bare(v) for k, v in value.items()}
         if isinstance(value, (tuple, list)):
             return type(value)(map(self.bare, value))
+        if isinstance(value, slice):
+            return value
         if not isinstance(value, self.ndarray):
             return value
         assert value.device.id == self.current, "an array of a device that is not the current one"
@@ -109,11 +169,21 @@ class FakeCupy(ModuleType):
     def wrap(self, value: Any) -> Any:
         if isinstance(value, (np.ndarray, np.generic)):
             return self.ndarray(np.asarray(value), self.current)
-        return tuple(map(self.wrap, value)) if isinstance(value, (tuple, list)) else value
+        if isinstance(value, (tuple, list)):
+            return tuple(map(self.wrap, value))
+        return value
 
     def asarray(self, a: Any, dtype: Any = None, *, copy: bool | None = None) -> Any:
         same = isinstance(a, self.ndarray) and dtype in (None, a.dtype) and not copy
-        return a if same else self.wrap(np.array(self.bare(a), dtype=dtype))
+        if same:
+            return a
+        if isinstance(a, self.ndarray):
+            return self.compute(lambda x: np.array(x, dtype=dtype), (a,), {})
+        self.on.refuse_transfer("H2D")
+        if self.broken is not None:
+            raise self.broken
+        self.on.stream().drain()
+        return self.wrap(np.array(self.bare(a), dtype=dtype))
 
     def from_dlpack(self, array: Any) -> Any:
         kind, device = array.__dlpack_device__()
@@ -121,24 +191,119 @@ class FakeCupy(ModuleType):
         return self.ndarray(array.host, device)
 
     def get_default_memory_pool(self) -> Any:
+        def free() -> None:
+            self.freed.append(self.current)
+            self.on.pool.free_all_blocks()
+
+        pool = self.on.pool
+        return SimpleNamespace(
+            free_all_blocks=free, used_bytes=pool.used_bytes, free_bytes=pool.free_bytes
+        )
+
+    def get_default_pinned_memory_pool(self) -> Any:
         return SimpleNamespace(free_all_blocks=lambda: self.freed.append(self.current))
 
-    get_default_pinned_memory_pool = get_default_memory_pool
+
+class Ufunc:
+    """`cupy.ufunc`: an elementwise function."""
+
+    def __init__(self, fake: FakeCupy, f: np.ufunc) -> None:
+        self._fake, self._f, self.nout, self.nin = fake, f, f.nout, f.nin
+        self.__name__ = f"cupy_{f.__name__}"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._fake.compute(self._f, args, kwargs)
+
+
+class Node:
+    """A kernel of a graph: what it calls, and where its arrays lie."""
+
+    def __init__(self, fake: FakeCupy, f: Any, args: Any, kwargs: Any) -> None:
+        self._fake, self._f = fake, f
+        self._args, self._kwargs = self._refs(args), self._refs(kwargs)
+
+    def _refs(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: self._refs(v) for k, v in value.items()}
+        if isinstance(value, (tuple, list)) and not isinstance(value, Ref):
+            return type(value)(map(self._refs, value))
+        return value.ref if isinstance(value, self._fake.ndarray) else value
+
+    def _found(self, value: Any) -> Any:
+        if isinstance(value, Ref):
+            return self._fake.on.memory.view(value)
+        if isinstance(value, dict):
+            return {k: self._found(v) for k, v in value.items()}
+        return type(value)(map(self._found, value)) if type(value) in (tuple, list) else value
+
+    def run(self) -> Any:
+        return self._f(*self._found(self._args), **self._found(self._kwargs))
+
+    def into(self, results: list[Ref]) -> None:
+        made = self.run()
+        for ref, value in zip(results, made if type(made) is tuple else [made], strict=True):
+            self._fake.on.memory.view(ref)[...] = value
+
+
+VIEWS = (operator.getitem, np.reshape, np.ndarray.view, np.ndarray.reshape, np.ndarray.transpose)
+READERS = (np.nonzero, np.unique)  # CuPy reads sizes of their results on the host
+WRITERS = (np.copyto, operator.setitem, np.ndarray.fill, np.add.at)
 
 
 def _array_class(fake: FakeCupy) -> type[Any]:
+    on = fake.on
+
     class ndarray:  # noqa: N801 - cupy's name
         __array_ufunc__ = None
 
         def __init__(self, host: np.ndarray[Any, Any], device: int) -> None:
+            memory: Any = host
+            while memory is not None and not hasattr(memory, "lease"):
+                memory = getattr(memory, "base", None)
+            self.fresh, self.base = memory is None, None
+            if memory is None:
+                memory = fake_device.held(on.allocate(host.nbytes))
+                memory.owner = weakref.ref(self)
+                order = "F" if host.flags.fnc else "C"
+                made: Any = np.ndarray(host.shape, host.dtype, memory, order=order)
+                made[...] = host
+                host = made
+            else:
+                self.base = memory.owner()
             self.host, self.device = host, SimpleNamespace(id=device)
             self.shape, self.ndim, self.dtype = host.shape, host.ndim, host.dtype
+            self.size, self.nbytes, self.itemsize = host.size, host.nbytes, host.itemsize
+            self.strides, self.flags = host.strides, host.flags
+            self.data = SimpleNamespace(ptr=host.ctypes.data, device_id=device)
+
+        @property
+        def ref(self) -> Ref:
+            return Ref(self.data.ptr, self.shape, self.strides, self.dtype)
+
+        @property
+        def T(self) -> Any:
+            return fake.compute(np.transpose, (self,), {})
 
         def get(self) -> np.ndarray[Any, Any]:
+            on.refuse_transfer("D2H")
+            on.stream().drain()
             return np.array(self.host)
 
-        def copy(self) -> ndarray:
-            return ndarray(np.array(self.host), fake.current)  # to the current device, as CuPy's
+        def item(self) -> Any:
+            return self.get().item()
+
+        __float__ = __int__ = __bool__ = __index__ = lambda self: self.item()
+
+        def set(self, arr: np.ndarray[Any, Any]) -> None:
+            on.refuse_transfer("H2D")
+            self.host[...] = arr
+
+        def copy(self) -> ndarray:  # to the current device, as CuPy's
+            if on.capturing():
+                return fake.compute(np.array, (self,), {})  # type: ignore[no-any-return]
+            made = ndarray(np.empty_like(self.host), fake.current)
+            on.stream().enqueue(lambda: np.copyto(made.host, self.host))
+            return made
 
         def __array__(self, *_: object, **__: object) -> Any:
             raise TypeError("Implicit conversion to a NumPy array is not allowed.")
@@ -147,12 +312,21 @@ def _array_class(fake: FakeCupy) -> type[Any]:
             return 2, self.device.id
 
         def __getitem__(self, index: Any) -> Any:
-            return fake.lift(operator.getitem)(self, index)
+            return fake.compute(operator.getitem, (self, index), {})
 
         def __setitem__(self, index: Any, value: Any) -> None:
-            fake.bare(self)[fake.bare(index)] = fake.bare(value)
+            if isinstance(value, np.ndarray):
+                on.refuse_transfer("H2D")
+            fake.compute(operator.setitem, (self, index, value), {})
 
-    for name in ("add", "sub", "mul", "truediv", "pow", "matmul"):
+        def __len__(self) -> int:
+            return int(self.shape[0])
+
+    for name in ("reshape", "transpose", "view", "ravel", "fill", "astype"):
+        f = getattr(np.ndarray, name)
+        method = lambda self, *args, f=f, **kwargs: fake.compute(f, (self, *args), kwargs)  # noqa: E731
+        setattr(ndarray, name, method)
+    for name in ("add", "sub", "mul", "truediv", "pow", "matmul", "mod", "floordiv"):
         f = getattr(operator, name)
         setattr(ndarray, f"__{name}__", fake.lift(f))
         setattr(ndarray, f"__r{name}__", fake.lift(lambda a, b, f=f: f(b, a)))
@@ -164,17 +338,21 @@ def _array_class(fake: FakeCupy) -> type[Any]:
 def install(monkeypatch: pytest.MonkeyPatch, fake: FakeCupy) -> FakeCupy:
     """Make `import cupy` and `import cupyx` give the stand-in."""
     cupyx, scipy, special = map(ModuleType, ("cupyx", "cupyx.scipy", "cupyx.scipy.special"))
+    core, linalg = ModuleType("cupy._core"), ModuleType("cupy._core._routines_linalg")
 
     def scatter_add(a: Any, slices: Any, value: Any) -> None:
-        np.add.at(fake.bare(a), fake.bare(slices), fake.bare(value))
+        fake.compute(np.add.at, (a, slices, value), {})
 
     def erf(x: Any) -> Any:
-        import math
-
         return np.vectorize(math.erf, otypes=[x.dtype])(x)
 
+    def set_compute_type(dtype: Any, compute_type: int) -> None:
+        fake.compute_types[np.dtype(dtype).name] = compute_type
+
+    linalg.set_compute_type = set_compute_type  # type: ignore[attr-defined]
+    linalg.COMPUTE_TYPE_DEFAULT, linalg.COMPUTE_TYPE_TF32 = 1, 7  # type: ignore[attr-defined]
     cupyx.scatter_add, cupyx.scipy = scatter_add, scipy  # type: ignore[attr-defined]
     scipy.special, special.erf = special, fake.lift(erf)  # type: ignore[attr-defined]
-    for module in (fake, cupyx, scipy, special):
+    for module in (fake, core, linalg, cupyx, scipy, special):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return fake

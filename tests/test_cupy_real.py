@@ -73,6 +73,46 @@ def test_what_cupy_says_without_a_driver() -> None:
     assert "finds no usable NVIDIA GPU (cudaError" in str(caught.value)
 
 
+def test_what_a_replay_uses_is_in_cupy() -> None:
+    """Names and signatures of functions that CuPy compiles are in their docstrings."""
+    cupy = real_cupy()
+    from nnx_cupy import replay
+
+    cuda, runtime = cupy.cuda, cupy.cuda.runtime
+    assert all(getattr(cupy, name).nout == 1 for name in replay.OPERATORS.values())
+    assert all(isinstance(getattr(cupy, name), cupy.ufunc) for name in replay.OPERATORS.values())
+    assert not isinstance(cupy.matmul, cupy.ufunc)
+    for name in replay.REDUCTIONS:
+        signature = inspect.signature(getattr(cupy, name))
+        signature.bind(None, axis=0, keepdims=True, out=None)
+    inspect.signature(cupy.copyto).bind(None, None, casting="unsafe")
+    inspect.signature(cupy.lib.stride_tricks.as_strided).bind(None, (1,), (4,))
+    inspect.signature(cuda.Stream).bind(non_blocking=True)
+    inspect.signature(cuda.Event).bind(disable_timing=True)
+    assert "memcpyAsync(intptr_t dst, intptr_t src, size_t size, int kind, intptr_t stream)" in (
+        runtime.memcpyAsync.__doc__
+    )
+    assert (runtime.memcpyHostToDevice, runtime.memcpyDeviceToDevice) == (1, 3)
+    documented = {
+        cuda.Stream.begin_capture: "begin_capture(self, mode=None)",
+        cuda.Stream.end_capture: "end_capture(self)",
+        cuda.Stream.wait_event: "wait_event(self, event)",
+        cuda.Stream.record: "record(self, event=None)",
+        cuda.Graph.launch: "launch(self, stream=None)",
+        cuda.Graph.upload: "upload(self, stream=None)",
+        cuda.Event.record: "record(self, stream=None)",
+        cuda.Event.synchronize: "synchronize(self)",
+        cuda.MemoryPool.malloc: "malloc(self, size_t size)",
+        cuda.alloc_pinned_memory: "alloc_pinned_memory(size_t size)",
+        cuda.using_allocator: "allocator (function)",
+    }
+    for f, text in documented.items():
+        assert text in f.__doc__, f
+    assert issubclass(cuda.memory.OutOfMemoryError, MemoryError)
+    assert {"base", "data", "strides", "flags", "view", "fill"} <= set(dir(cupy.ndarray))
+    assert "memGetInfo" in dir(runtime) and callable(cuda.get_current_stream)
+
+
 # A GPU
 
 

@@ -61,12 +61,14 @@ def test_cupy_missing(monkeypatch: Patch) -> None:
     assert nnx.backends()["numpy"].available
 
 
-def test_cupy_that_fails_to_import(tmp_path: Path) -> None:
+def test_cupy_that_fails_to_import(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
     (tmp_path / "cupy.py").write_text("raise ImportError('libcublas.so.12: cannot open')")
     assert "cupy fails to import: libcublas.so.12: cannot open; reinstall it" in message()
 
 
-def test_a_package_that_cupy_needs_is_missing(tmp_path: Path) -> None:
+def test_a_package_that_cupy_needs_is_missing(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
     (tmp_path / "cupy.py").write_text("import cuda_pathfinder_that_is_not_there")
     assert "cupy fails to import: No module named 'cuda_pathfinder_that_is_not_there'" in message()
 

@@ -215,8 +215,11 @@ def test_a_thread_works_on_the_consumers_backend_and_stream(cupy: FakeCupy) -> N
     loader = DataLoader(digits, 2, backend="cupy:1", prefetch=True)
     with nnx.transfers() as plain:
         list(DataLoader(digits, 2, backend="cupy:1"))
-    with nnx.transfers(forbid=True) as moved:
-        batches = list(loader)
+    with cupy.cuda.Device(1):
+        own = cupy.cuda.Stream(non_blocking=True)
+        with own, nnx.transfers(forbid=True) as moved:
+            cupy.on.entered.clear()
+            batches = list(loader)
     assert (
         [(t.direction, t.arrays, t.nbytes) for t in moved.log]
         == [(t.direction, t.arrays, t.nbytes) for t in plain.log]
@@ -224,8 +227,8 @@ def test_a_thread_works_on_the_consumers_backend_and_stream(cupy: FakeCupy) -> N
     )
     assert all(a.device.id == 1 for batch in batches for a in batch)
     here = threading.get_ident()
-    assert len(cupy.streams) == 6 and {made_in for made_in, _ in cupy.streams} == {here}
-    assert {entered_in for _, entered_in in cupy.streams} - {here}
+    assert len(cupy.on.entered) == 6 and {stream for stream, _ in cupy.on.entered} == {own}
+    assert {entered_in for _, entered_in in cupy.on.entered} - {here}
 
 
 def test_what_a_transform_does_is_as_if_in_the_consumers_thread(marked: MarkedBackend) -> None:

@@ -241,7 +241,9 @@ def test_nothing_below_the_layers_knows_them() -> None:
 
 
 def test_backends_import_only_what_they_override() -> None:
-    allowed = {"op", "ops", "update", "override", "calls", "backend", "errors", "threads"}
+    allowed = {
+        "op", "ops", "update", "override", "calls", "backend", "errors", "precision", "threads",
+    }  # fmt: skip
     for path in sources("backends"):
         assert of_nnx(path) - {"optim"} <= allowed, path
         named = imports(path)

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
 from nnx.backend import Backend
 from nnx.errors import DtypeError
+from nnx.precision import get_matmul_precision
 
-from . import checks
+from . import checks, precision
+from .device import Here, There
 from .kernels import overrides
 from .namespace import Namespace
 
 __all__ = ["CupyBackend"]
 
 _CUDA_MEMORY = (2, 13)  # DLPack's device types of CUDA and of CUDA's managed memory
-_STAY: AbstractContextManager[Any] = nullcontext()
 _dtype_name = functools.cache(str)  # spelling a dtype takes microseconds
 
 
@@ -35,8 +35,9 @@ class CupyBackend(Backend):
     allocator that is set: nnx sets neither. Float sums over repeated indices (the derivative of
     `take` and `getitem`) use atomic additions, so their last bits vary from run to run.
 
-    Raises BackendPackageError if cupy, NVRTC or CUDA's headers are missing, and DeviceError if
-    there is no driver, no GPU or none of that number.
+    Raises BackendPackageError if cupy, NVRTC or CUDA's headers are missing, DeviceError if there is
+    no driver, no GPU or none of that number, and later DeviceMemoryError if its memory is full:
+    the call has then done nothing, and the model is as it was.
     """
 
     name = "cupy"
@@ -49,15 +50,18 @@ class CupyBackend(Backend):
         if self.device_id:
             self.name = f"cupy:{self.device_id}"
         self.xp = Namespace(self._cupy)
+        self._here = Here(self._cupy, self.device_id)
         with self._on_device():
             checks.check_compiler(self._cupy)
+        self._replay: Any = None
+        self._cublaslt: Any = None
+        self.set_matmul_precision(get_matmul_precision())
 
-    def _on_device(self) -> AbstractContextManager[Any]:
+    def _on_device(self) -> Here:
         """The device's context; nothing to enter, and so next to no cost, where it is current."""
         if self._cupy.cuda.runtime.getDevice() == self.device_id:
-            return _STAY
-        context: AbstractContextManager[Any] = self._cupy.cuda.Device(self.device_id)
-        return context
+            return self._here
+        return There(self._cupy, self.device_id)
 
     def owns(self, array: Any) -> bool:
         return self._is_cupys(array) and array.device.id == self.device_id
@@ -131,6 +135,26 @@ class CupyBackend(Backend):
                 return f(*args)
 
         return called
+
+    def set_matmul_precision(self, name: str) -> None:
+        with self._on_device():
+            self.matmul_precision = precision.effective(self._cupy, self.device_id, name)
+            precision.set_compute_type(self.matmul_precision)
+
+    def replay(self) -> Any:
+        if self._replay is None:
+            from .replay import CupyReplay  # only `nnx.capture` needs it
+
+            self._replay = CupyReplay(self, self._cupy)
+        return self._replay
+
+    def cublaslt(self) -> Any:
+        """cuBLASLt on this device, which stays.   Raises UnavailableError"""
+        if self._cublaslt is None:
+            from .gemm import CublasLt
+
+            self._cublaslt = CublasLt()
+        return self._cublaslt
 
     def synchronize(self) -> None:
         self._cupy.cuda.Device(self.device_id).synchronize()

@@ -31,6 +31,7 @@ class NumpyReplay:
 
     alignment = ALIGNMENT
     in_place = 4096  # bytes: larger arguments are read where they lie, larger results new arrays
+    early = ("numbers",)  # kinds of calls whose results are there before the others begin
 
     # memory
 
@@ -73,6 +74,11 @@ class NumpyReplay:
         return array.shape, array.dtype, array.strides
 
     @staticmethod
+    def takes(array: object) -> bool:
+        """Whether a replay moves such an argument to the memory of its own kind."""
+        return False
+
+    @staticmethod
     def standin(array: Array) -> tuple[Array, Array]:
         """A buffer of the array's layout that holds its values, and a view that users get."""
         spans = [(n - 1) * s for n, s in zip(array.shape, array.strides, strict=True) if n]
@@ -99,6 +105,17 @@ class NumpyReplay:
         return made
 
     copy = staticmethod(np.copyto)
+
+    @staticmethod
+    def feed(pairs: list[tuple[Array, Array]]) -> Callable[[list[Array]], None]:
+        """What copies a call's arguments to their buffers.   pairs: buffers, arrays like those"""
+        buffers = [buffer for buffer, _ in pairs]
+
+        def copy(arrays: list[Array]) -> None:
+            for buffer, array in zip(buffers, arrays, strict=True):
+                np.copyto(buffer, array)
+
+        return copy
 
     @staticmethod
     def new(shape: tuple[int, ...], dtype: Any, order: tuple[int, ...] | None = None) -> Array:

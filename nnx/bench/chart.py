@@ -15,7 +15,7 @@ from .table import label, machine_line, marked, threads, timed, title
 OURS = ("#1f6fd6", "#d62728", "#2ca02c", "#9467bd", "#e6780a", "#8c564b")
 OTHERS = {
     "torch-fused": "#333333", "torch-compile": "#8a8a8a", "torch-thp": "#b39b00",
-    "torch-cuda": "#b5b5b5", "jax": "#c47ac0", "naive": "#3f9e9b",
+    "torch-cuda": "#b5b5b5", "torch-cuda-graphs": "#d9d9d9", "jax": "#c47ac0", "naive": "#3f9e9b",
 }  # fmt: skip
 TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
 

@@ -163,6 +163,7 @@ def _variants() -> list[Column]:
     ]
     if any(map(on_device, _ours())):
         found.append(Column("torch-cuda", torch))
+        found.append(Column("torch-cuda-graphs", torch, takes=_training))
     return [*found, Column("jax", missing["jax"], environment={"JAX_PLATFORMS": "cpu"})]
 
 

@@ -12,6 +12,7 @@ TITLES = {
     "torch-compile": "PyTorch compiled",
     "torch-thp": "PyTorch huge pages",
     "torch-cuda": "PyTorch CUDA",
+    "torch-cuda-graphs": "PyTorch CUDA graphs",
     "jax": "JAX",
     "naive": "naive NumPy",
     "numpy": "nnx eager",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from typing import Any, NamedTuple
@@ -69,11 +70,12 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 class Variant(NamedTuple):
-    """A way to use PyTorch: fused optimizers, `torch.compile`, or a GPU."""
+    """A way to use PyTorch: fused optimizers, `torch.compile`, a GPU, steps as CUDA graphs."""
 
     fused: bool = False
     compiled: bool = False
     device: str = "cpu"
+    graphed: bool = False
 
 
 VARIANTS = {
@@ -82,6 +84,7 @@ VARIANTS = {
     "torch-compile": Variant(compiled=True),
     "torch-thp": Variant(),  # the same in an environment of its own
     "torch-cuda": Variant(device="cuda"),
+    "torch-cuda-graphs": Variant(device="cuda", graphed=True),
 }
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
@@ -184,7 +187,11 @@ def _training(
 ) -> Prepared:
     batches = cycle([(_tensor(variant, x), _tensor(variant, t)) for x, t in given])
     options = {"fused": True} if variant.fused else {}
+    if variant.graphed and make is torch.optim.Adam:
+        options["capturable"] = True
     optimizer = make(net.parameters(), lr=rate, **options)
+    if variant.graphed:
+        return Prepared(_graphed(net, optimizer, batches), _values, _synchronize(variant))
     loss = _compiled(variant, lambda x, t: F.cross_entropy(net(x), t))
     update = _compiled(variant, optimizer.step)
 
@@ -197,6 +204,44 @@ def _training(
         return [value]
 
     return Prepared(train, _values, _synchronize(variant))
+
+
+def _graphed(net: Any, optimizer: Any, batches: Iterator[tuple[Any, Any]]) -> Callable[[], Any]:
+    """The whole step as one CUDA graph, as PyTorch's documentation shows it; from its start."""
+    x, t = (batch.clone() for batch in next(batches))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+
+    def step() -> Any:
+        optimizer.zero_grad(set_to_none=True)
+        value = F.cross_entropy(net(x), t)
+        value.backward()
+        optimizer.step()
+        return value
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        value = step()
+    with torch.no_grad():
+        net.load_state_dict(before)
+        for state in optimizer.state.values():
+            for kept in state.values():
+                if torch.is_tensor(kept):
+                    kept.zero_()
+    again = itertools.chain([(x.clone(), t.clone())], batches)
+
+    def replay() -> list[Any]:
+        for target, given in zip((x, t), next(again), strict=True):
+            target.copy_(given)
+        graph.replay()
+        return [value]
+
+    return replay
 
 
 def _prediction(variant: Variant, net: Any, batches: Iterator[tuple[Any]]) -> Prepared:

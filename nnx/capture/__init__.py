@@ -12,8 +12,9 @@ __all__ = ["capture"]
 
 
 def capture(
-    fn: Callable[..., Any], *, check: bool = False, max_plans: int = 8, fuse: str = "exact"
-) -> Captured:
+    fn: Callable[..., Any], *, check: bool = False, max_plans: int = 8, fuse: str = "exact",
+    backend: str | None = None,
+) -> Captured:  # fmt: skip
     """`fn`, which repeats what it did: no tape, no dispatch, no new arrays.
 
         def step(x, t):
@@ -34,12 +35,17 @@ def capture(
     max_plans   plans kept; the least recently used one is dropped
     fuse        "exact": several kernels are replaced by one only where the result is the same to
                 the last bit; "fast": also where it differs by rounding
+    backend     the name of the backend that the function computes on; NumPy arrays among the
+                arguments are then moved to it. On a GPU a replay moves them from pinned memory,
+                while the step before still runs. None: arguments are arrays of one backend,
+                which is the one
 
     The first two calls run as they are and are recorded; if they did the same, later calls with
     arguments of the same shapes, dtypes and memory layout copy the arguments in and repeat the
     recorded calls, into the same arrays. On NumPy the results equal eager execution's to the last
-    bit. What is returned are copies, Tensors among them without a history; each parameter's
-    `.grad` is the plan's own array, which the next call overwrites.
+    bit; on CuPy matrix products round otherwise. What is returned are copies, Tensors among them
+    without a history; each parameter's `.grad` is the plan's own array, which the next call
+    overwrites.
 
     Other shapes get a plan of their own, and so do: layers in train() or eval(), frozen
     parameters, gradients that are there or not, parameters that have moved, no_grad(), other
@@ -62,4 +68,4 @@ def capture(
     """
     from .captured import Captured  # a tenth of nnx's import time, for who captures
 
-    return Captured(fn, check=check, max_plans=max_plans, fuse=fuse)
+    return Captured(fn, check=check, max_plans=max_plans, fuse=fuse, backend=backend)

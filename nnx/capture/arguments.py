@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..backend import Array, Backend, get_backend
+from ..precision import get_matmul_precision
 from ..tape import is_recording
 from ..tensor import Tensor
+from ..traffic import TO_DEVICE, crossed
 from .tree import ARRAY, TENSOR
 
 
@@ -19,6 +21,18 @@ class Arguments(NamedTuple):
     key: Any
 
 
+def moved(memory: Any, arrays: list[Array]) -> tuple[int, int]:
+    """How many of the arguments go to a device, and how many bytes they are."""
+    sizes = [a.nbytes for a in arrays if memory.takes(a)]
+    return len(sizes), sum(sizes)
+
+
+def count_moved(count: int, nbytes: int) -> None:
+    """Tell `nnx.transfers`."""
+    if count:
+        crossed(TO_DEVICE, nbytes, arrays=count)
+
+
 class Expected:
     """What a plan's arguments are like, to be seen at first sight.
 
@@ -28,6 +42,7 @@ class Expected:
     def __init__(self, given: Arguments) -> None:
         forms, named = given.form
         self._backend, self._recording = get_backend(), is_recording()
+        self._precision = get_matmul_precision()
         self._arrays: list[tuple[Any, ...]] | None = None
         simple = all(hasattr(a, "strides") for a in given.arrays)
         if simple and named is None and all(form in (ARRAY, TENSOR) for form in forms):
@@ -42,6 +57,8 @@ class Expected:
         if expected is None or len(args) != len(expected):
             return None
         if get_backend() is not self._backend or is_recording() is not self._recording:
+            return None
+        if get_matmul_precision() is not self._precision:
             return None
         found = []
         for i, (is_tensor, kind, shape, dtype, strides) in enumerate(expected):
@@ -65,20 +82,21 @@ class Inputs:
     written   ids of the memory that the replay writes: an argument that lies there is copied
     """
 
-    def __init__(self, memory: Any, buffers: list[Array | None], written: set[int]) -> None:
+    def __init__(
+        self, memory: Any, buffers: list[Array | None], written: set[int], like: list[Array]
+    ) -> None:
         self._memory, self._written = memory, written
-        self._copied = [(i, b) for i, b in enumerate(buffers) if b is not None]
+        self._copied = [i for i, b in enumerate(buffers) if b is not None]
         self._read = [i for i, b in enumerate(buffers) if b is None]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(buffer.nbytes for _, buffer in self._copied)
+        pairs = [(b, a) for b, a in zip(buffers, like, strict=True) if b is not None]
+        self.nbytes = sum(buffer.nbytes for buffer, _ in pairs)
+        self._feed, self._moved = memory.feed(pairs), moved(memory, like)
 
     def bring(self, arrays: list[Array]) -> list[Array]:
         """Copy what is to be copied; give what is to be read."""
         memory = self._memory
-        for i, buffer in self._copied:
-            memory.copy(buffer, arrays[i])
+        count_moved(*self._moved)
+        self._feed([arrays[i] for i in self._copied])
         given = []
         for i in self._read:
             array = arrays[i]

@@ -8,12 +8,21 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from ..backend import _scoped, backend_of, get_backend, mixed_backends, recording
+from ..backend import (
+    Backend,
+    _scoped,
+    backend_of,
+    get_backend,
+    load_backend,
+    mixed_backends,
+    recording,
+)
 from ..errors import CaptureError, OptionError, StateError
+from ..precision import get_matmul_precision
 from ..tape import is_recording
 from ..tensor import Tensor, tensor
 from . import checked
-from .arguments import Arguments
+from .arguments import Arguments, count_moved, moved
 from .compare import Entry, difference, entries
 from .log import Line
 from .pending import Pending, verify
@@ -33,7 +42,10 @@ class Captured:
     fn   the function itself, to be called eagerly
     """
 
-    def __init__(self, fn: Callable[..., Any], *, check: bool, max_plans: int, fuse: str) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], *, check: bool, max_plans: int, fuse: str,
+        backend: str | None,
+    ) -> None:  # fmt: skip
         if not callable(fn):
             raise OptionError(f"capture: got a {type(fn).__name__}, expected a function or a layer")
         if isinstance(max_plans, bool) or not isinstance(max_plans, int) or max_plans < 1:
@@ -41,6 +53,7 @@ class Captured:
         if fuse not in FUSE:
             raise OptionError(f"capture: fuse={fuse!r}, expected {' or '.join(map(repr, FUSE))}")
         self.fn, self.check, self.max_plans, self.fuse = fn, check, max_plans, fuse
+        self.backend = backend
         self._plans: dict[Any, list[Plan]] = {}
         self._pending: dict[Any, list[Pending]] = {}
         self._clock = 0
@@ -94,13 +107,19 @@ class Captured:
                         f"a Tensor of an array that needs a gradient inside it"
                     )
                 arrays[i] = a._data
-        base = backend_of(arrays[0]) if arrays else get_backend()
+        base = self._base(arrays)
         memory, owns = recorder_for(base).replay(), base.owns
         for i, a in enumerate(arrays):
-            if not owns(a):
+            if not owns(a) and not (self.backend is not None and memory.takes(a)):
                 raise mixed_backends("capture", base, a, f"arguments[{i}]")
         shapes = tuple([memory.key(a) for a in arrays])
-        return Arguments(arrays, form, base, (form, shapes, base, is_recording()))
+        key = (form, shapes, base, is_recording(), get_matmul_precision())
+        return Arguments(arrays, form, base, key)
+
+    def _base(self, arrays: list[Any]) -> Backend:
+        if self.backend is not None:
+            return load_backend(self.backend)
+        return backend_of(arrays[0]) if arrays else get_backend()
 
     def _find(self, key: Any) -> Plan | None:
         for plan in self._plans.get(key, ()):
@@ -130,6 +149,7 @@ class Captured:
     def begin(self, given: Arguments) -> tuple[Recording, list[Any]]:
         """A recording with buffers for the arguments, and the views that the function gets."""
         memory = given.base.replay()
+        count_moved(*moved(memory, given.arrays))
         made = [memory.standin(a) for a in given.arrays]
         known, waiting = self._known(), self._pending.get(given.key, ())
         outside = {id(root): root for old in waiting for root in old.fixed}.values()
@@ -212,7 +232,10 @@ class Captured:
         return found
 
     def _options(self) -> dict[str, Any]:
-        return {"check": self.check, "max_plans": self.max_plans, "fuse": self.fuse}
+        return {
+            "check": self.check, "max_plans": self.max_plans, "fuse": self.fuse,
+            "backend": self.backend,
+        }  # fmt: skip
 
     def __reduce__(self) -> Any:
         """A copy has no plans: they are of the parameters that they were recorded with."""

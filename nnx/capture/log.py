@@ -38,6 +38,11 @@ class Call:
         return Call(**given)
 
     @property
+    def where(self) -> str:
+        """The line of the user's that asked for it."""
+        return shown(self.line)
+
+    @property
     def name(self) -> str:
         if self.function is None or self.kind == "check":
             return self.kind

@@ -48,7 +48,7 @@ class Plan:
         self.slots = [leaf for leaf, kind in state.leaves if kind is ARRAY]
         self.targets = self._targets(layout)
         written = {id(memory.root(a)) for a in (*self.targets, *left)}
-        self.inputs = Inputs(memory, self._buffers, written)
+        self.inputs = Inputs(memory, self._buffers, written, given.arrays)
         drawn = {id(c.args[0]): c.args[0] for c in layout.calls if c.kind == "uniform"}
         self.generators = list(drawn.values())
         self.records = [x for x, _ in state.layers if x._record is not None]
@@ -108,7 +108,7 @@ class Plan:
         def empty(shape: tuple[int, ...], dtype: Any) -> Any:
             key = (next(count), shape, str(dtype))
             if key not in self.scratch:
-                self.scratch[key] = self.recording.base.xp.empty(shape, dtype=dtype)
+                self.scratch[key] = self.memory.new(shape, dtype)
             return self.scratch[key]
 
         return empty

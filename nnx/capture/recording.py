@@ -62,7 +62,7 @@ class Recording:
             f = _scalar_pow  # libraries raise scalars to a power by other code than arrays
         bare, named = unwrapped(args), unwrapped(dict(kwargs))
         self.see((bare, named))
-        result = f(*bare, **named)
+        result = self.base.call(_applied, (f, bare, named), {})
         fresh: list[Array] = []
         inside = self._depth > 0 or bool(traced)
 
@@ -135,8 +135,9 @@ class Recording:
 
     def literal(self, array: Array) -> Array:
         values = (str(array.dtype), array.tolist())
-        self._log(Call("literal", None, values, {}, self.line(), (array,)))
-        return array
+        made = array if self.base.owns(array) else self.base.asarray(array)
+        self._log(Call("literal", None, values, {}, self.line(), (made,)))
+        return made
 
     def uniform(self, shape: tuple[int, ...], dtype: Any, rng: Any) -> Array:
         made = self.base.uniform(shape, dtype, rng)
@@ -147,7 +148,7 @@ class Recording:
         self.used(source.parameters())
         self.sources.append(source)
         rows = [
-            tuple(self.base.xp.asarray(n, dtype=g.dtype) for n in row)
+            tuple(self.base.asarray(n, self.base.dtype_name(g)) for n in row)
             for row, g in zip(source.advance(), like, strict=True)
         ]
         made = tuple(a for row in rows for a in row)
@@ -285,6 +286,10 @@ def overrides_of(backend: Backend) -> dict[Any, tuple[int, ...]]:
         own = {kernels.forward, *(d.kernel for d in kernels.derivatives)} - portable
         found.update(dict.fromkeys(own, ()))
     return found
+
+
+def _applied(xp: Any, f: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Any:
+    return f(*args, **kwargs)
 
 
 def _scalar_pow(a: Any, b: Any) -> Any:

@@ -54,13 +54,15 @@ class Schedule:
         return needed[::-1]
 
     def _without_constants(self, calls: list[Call]) -> list[Call]:
-        """What is the same each time is kept, and not made again; so are the 0-d numbers."""
+        """What is the same each time is kept, and not made again; so is what the host writes
+        before the other calls.
+        """
         written = {self.root_id(a) for c in calls for a in c.writes}
         rest = []
         for call in calls:
             ids = {self.root_id(a) for a in call.results}
             constant = self.memory.constant(call) and not ids & written
-            if constant or call.kind == "numbers":
+            if constant or call.kind in self.memory.early:
                 self.kept |= ids
             if constant:
                 self.constants |= ids

@@ -174,7 +174,8 @@ class Optimizer:
             if hasattr(value, "shape"):
                 value = asarray(moved(value, backend), dtype, backend=backend)
             else:
-                value = backend.result(backend.zeros(p.shape, p.dtype) + value)
+                zeros = backend.zeros(p.shape, p.dtype)
+                value = backend.result(backend.call(_plus, (zeros, value), {}))
             arrays.append(backend.write(array, value))
         if p in self._states:
             self.changes += 1
@@ -228,3 +229,7 @@ class Optimizer:
             for g in self.param_groups
         ]
         return f"{self._name}({'; '.join(lines)})"
+
+
+def _plus(xp: Any, a: Array, number: Any) -> Any:
+    return a + number

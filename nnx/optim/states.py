@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import to_numpy
-from ..backend import Array, Backend, backend_of
+from ..backend import Array, Backend, backend_of, load_backend
 from ..errors import DtypeError, MixedBackendsError, NnxError, OptionError, ShapeError, StateError
 from ..tensor import Parameter
 from . import options
@@ -33,6 +33,14 @@ class State:
     ) -> None:  # fmt: skip
         self.names, self.arrays, self.home = names, arrays, home
         self.backend, self.step = backend, step
+
+    def __reduce__(self) -> Any:
+        """Pickled as NumPy values, so that a GPU's state loads where there is none."""
+        return _on_host, (self.names, tuple(map(to_numpy, self.arrays)), self.step)
+
+
+def _on_host(names: tuple[str, ...], arrays: tuple[Array, ...], step: int) -> State:
+    return State(names, arrays, None, load_backend("numpy"), step)
 
 
 def dump(optimizer: Optimizer) -> dict[str, Any]:

@@ -1,0 +1,240 @@
+"""Matrix products through cuBLASLt, on a stream and in a workspace that they are given.
+
+CuPy refuses cuBLAS while a stream captures. Here each product is prepared before (descriptors, the
+choice of an algorithm) and then launched by one call that allocates nothing.
+
+cuBLASLt knows matrices by columns. Row-major y = a @ b, seen by columns, is y' = b' @ a', so b is
+its first factor and a its second; a matrix whose rows lie one after the other is not transposed
+then, one whose columns do is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+
+WORKSPACE = 32 << 20  # bytes that an algorithm may ask for; cuBLAS's own for sm_90
+ALIGNED = 256  # bytes: what cuBLASLt takes an address to be aligned to if it is not told
+CUDA_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}  # cudaDataType_t
+COMPUTE = {"float32": 68, "tf32": 77, "bfloat16": 75}  # cublasComputeType_t, for float32
+COMPUTE_64F = 70
+
+
+class UnavailableError(Exception):
+    """nvmath-python or cuBLASLt cannot be used; the message says why."""
+
+
+class CublasLt:
+    """cuBLASLt on one device."""
+
+    def __init__(self) -> None:
+        try:
+            self.bindings = lt = import_module("nvmath.bindings.cublasLt")
+            self.handle = lt.create()
+        except Exception as error:  # the package, libcublasLt or the driver; each raises its own
+            raise UnavailableError(f"{type(error).__name__}: {error}") from error
+        self.desc, self.layout = lt.MatmulDescAttribute, lt.MatrixLayoutAttribute
+        self.preference = lt.MatmulPreferenceAttribute
+
+
+class Matrix(NamedTuple):
+    """A matrix, or a stack of them, as a layout of cuBLASLt.
+
+    rows, cols   by columns: of the matrix as it lies in memory
+    ld           entries from one column to the next
+    turned       whether the product takes its transpose
+    offset       entries from one matrix of the stack to the next; 0: all are the same one
+    """
+
+    rows: int
+    cols: int
+    ld: int
+    turned: bool
+    offset: int
+
+
+def matrix(shape: tuple[int, int], strides: tuple[int, int], offset: int = 0) -> Matrix | None:
+    """Of a matrix with these strides, in entries; None if neither rows nor columns are dense."""
+    (n, m), (row, col) = shape, strides
+    if m == 1 or col == 1:
+        ld = row if n > 1 else m
+        if ld >= m:
+            return Matrix(m, n, ld, False, offset)
+    if n == 1 or row == 1:
+        ld = col if m > 1 else n
+        if ld >= n:
+            return Matrix(n, m, ld, True, offset)
+    return None
+
+
+class Gemm:
+    """One product, or a stack of them, prepared: y[i] = a[i] @ b[i].
+
+    workspace   bytes that `launch` must be given
+    """
+
+    def __init__(self, lt: CublasLt, y: Operand, a: Operand, b: Operand, precision: str) -> None:
+        self._lt, self._bindings, self._made = lt, lt.bindings, list[tuple[Any, int]]()
+        dtype, count = y.dtype, y.stack
+        scale = np.float64 if dtype == "float64" else np.float32
+        self._one, self._zero = np.ones(1, scale), np.zeros(1, scale)
+        kind = CUDA_TYPES[dtype]
+        compute = COMPUTE[precision] if dtype == "float32" else COMPUTE["float32"]
+        compute = COMPUTE_64F if dtype == "float64" else compute
+        bindings = self._bindings
+        self._desc = self._keep(
+            bindings.matmul_desc_create(compute, 1 if dtype == "float64" else 0),
+            bindings.matmul_desc_destroy,
+        )
+        set_desc = bindings.matmul_desc_set_attribute
+        self._set(set_desc, self._desc, lt.desc.TRANSA, np.int32(b.matrix.turned))
+        self._set(set_desc, self._desc, lt.desc.TRANSB, np.int32(a.matrix.turned))
+        self._layouts = [self._layout(x.matrix, kind, count) for x in (b, a, y)]
+        self._pointers = [x.pointer for x in (b, a, y)]
+        self._algorithm: Any = np.zeros(1, bindings.matmul_heuristic_result_dtype)
+        self._choose(b, a, y)
+        self.workspace = int(self._algorithm["workspace_size"][0])
+        self._algo = self._algorithm["algo"].ctypes.data
+
+    def launch(self, workspace: int, size: int, stream: int) -> None:
+        """Enqueue the product on the stream.   workspace: an address, and how many bytes there"""
+        (a, b, y), (la, lb, ly) = self._pointers, self._layouts
+        self._bindings.matmul(
+            self._lt.handle, self._desc, self._one.ctypes.data, a, la, b, lb,
+            self._zero.ctypes.data, y, ly, y, ly, self._algo, workspace, size, stream,
+        )  # fmt: skip
+
+    def _choose(self, a: Operand, b: Operand, y: Operand) -> None:
+        """Ask for an algorithm that suits these sizes and addresses."""
+        bindings, names = self._bindings, self._lt.preference
+        preference = bindings.matmul_preference_create()
+        try:
+            wanted: list[tuple[int, Any]] = [
+                (names.MAX_WORKSPACE_BYTES, np.uint64(WORKSPACE)),
+                (names.MIN_ALIGNMENT_A_BYTES, np.uint32(a.alignment)),
+                (names.MIN_ALIGNMENT_B_BYTES, np.uint32(b.alignment)),
+                (names.MIN_ALIGNMENT_C_BYTES, np.uint32(y.alignment)),
+                (names.MIN_ALIGNMENT_D_BYTES, np.uint32(y.alignment)),
+            ]
+            for name, value in wanted:
+                self._set(bindings.matmul_preference_set_attribute, preference, name, value)
+            found, (la, lb, ly) = np.zeros(1, np.int32), self._layouts
+            bindings.matmul_algo_get_heuristic(
+                self._lt.handle, self._desc, la, lb, ly, ly, preference, 1,
+                self._algorithm.ctypes.data, found.ctypes.data,
+            )  # fmt: skip
+        finally:
+            bindings.matmul_preference_destroy(preference)
+        if not found[0]:
+            raise UnavailableError("cuBLASLt has no algorithm for such a product")
+
+    def _layout(self, m: Matrix, kind: int, count: int) -> int:
+        bindings, names = self._bindings, self._lt.layout
+        made = self._keep(
+            bindings.matrix_layout_create(kind, m.rows, m.cols, m.ld),
+            bindings.matrix_layout_destroy,
+        )
+        if count > 1:
+            setter = bindings.matrix_layout_set_attribute
+            self._set(setter, made, names.BATCH_COUNT, np.int32(count))
+            self._set(setter, made, names.STRIDED_BATCH_OFFSET, np.int64(m.offset))
+        return made
+
+    def _set(self, setter: Any, target: int, name: int, value: Any) -> None:
+        held = np.asarray(value)
+        setter(target, int(name), held.ctypes.data, held.nbytes)
+
+    def _keep(self, made: int, destroy: Any) -> int:
+        self._made.append((destroy, made))
+        return made
+
+    def __del__(self) -> None:
+        for destroy, made in self._made:
+            destroy(made)
+
+
+class Operand(NamedTuple):
+    """An array as part of a product: where it lies, and how."""
+
+    pointer: int
+    dtype: str
+    matrix: Matrix
+    stack: int
+    alignment: int
+
+
+def operand(
+    pointer: int, dtype: str, itemsize: int, laid: Matrix, count: int
+) -> Operand:  # fmt: skip
+    apart = laid.offset * itemsize if count > 1 else 0
+    return Operand(pointer, dtype, laid, count, math.gcd(ALIGNED, pointer, apart))
+
+
+def products(
+    lt: CublasLt, y: Any, a: Any, b: Any, precision: str
+) -> list[Gemm] | None:  # fmt: skip
+    """y = a @ b of at least two axes each, leading ones broadcast, as prepared products.
+
+    None if an array has strides that cuBLASLt does not know: a copy of it has others.
+    """
+    if not _dense(y, turned=False):
+        if not _dense(y, turned=True):
+            return None
+        y, a, b = _swapped(y), _swapped(b), _swapped(a)
+    made = []
+    for count, places in stacks(y.shape[:-2], [_leading(x, y.ndim) for x in (y, a, b)]):
+        operands = []
+        for x, (start, step) in zip((y, a, b), places, strict=True):
+            size = x.itemsize
+            row, col = x.strides[-2] // size, x.strides[-1] // size
+            laid = matrix(x.shape[-2:], (row, col), step // size)
+            if laid is None or x.strides[-2] % size or x.strides[-1] % size or step % size:
+                return None
+            operands.append(operand(x.data.ptr + start, str(x.dtype), size, laid, count))
+        made.append(Gemm(lt, operands[0], operands[1], operands[2], precision))
+    return made
+
+
+def _dense(y: Any, turned: bool) -> bool:
+    row, col = y.strides[-2] // y.itemsize, y.strides[-1] // y.itemsize
+    laid = matrix(y.shape[-2:], (row, col))
+    return laid is not None and laid.turned is turned
+
+
+def _swapped(x: Any) -> Any:
+    return x.transpose((*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+
+
+def _leading(x: Any, ndim: int) -> tuple[int, ...]:
+    """Its strides over the leading axes of the result, 0 where it is repeated."""
+    own = [0 if n == 1 else int(s) for n, s in zip(x.shape[:-2], x.strides[:-2], strict=True)]
+    return (*(0,) * (ndim - x.ndim), *own)
+
+
+Places = list[tuple[int, int]]  # for each array: bytes to the first matrix, from one to the next
+
+
+def stacks(shape: tuple[int, ...], strides: list[tuple[int, ...]]) -> Iterator[tuple[int, Places]]:
+    """How many products each call does, and where its matrices lie.
+
+    Axes over which all arrays go on as over the one after it count as one axis.
+    """
+    axes: list[tuple[int, tuple[int, ...]]] = []  # outermost first
+    for n, *steps in reversed(list(zip(shape, *strides, strict=True))):
+        if n == 1:
+            continue
+        if axes and all(s == t * axes[0][0] for s, t in zip(steps, axes[0][1], strict=True)):
+            axes[0] = (axes[0][0] * n, axes[0][1])
+        else:
+            axes.insert(0, (n, tuple(steps)))
+    count, steps = axes.pop() if axes else (1, [0] * len(strides))
+    for index in np.ndindex(*(n for n, _ in axes)):
+        starts = [
+            sum(i * outer[k] for i, (_, outer) in zip(index, axes, strict=True))
+            for k in range(len(strides))
+        ]
+        yield count, list(zip(starts, steps, strict=True))

@@ -1,0 +1,132 @@
+"""A replay as a CUDA graph: what only the stand-in for a device can tell."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from capture_tools import batches, model, trainer
+from cupy_tools import OPTIMIZERS, host, repeated, trained
+from fake_cublaslt import CublasLt
+from fake_cupy import FakeCupy
+
+import nnx
+from nnx import layers as L
+from nnx import optim
+from nnx.capture import capture
+from nnx.op import op
+
+
+@pytest.fixture
+def cupy(standin: FakeCupy) -> FakeCupy:
+    return standin
+
+
+@pytest.fixture
+def lt(standin: FakeCupy) -> CublasLt:
+    found: CublasLt = sys.modules["nvmath.bindings.cublasLt"]  # type: ignore[assignment]
+    return found
+
+
+def test_a_step_is_one_launch(cupy: FakeCupy, lt: CublasLt) -> None:
+    net = model(L.Dropout(0.5))
+    step = capture(trainer(net, optim.Adam(net.parameters())), backend="cupy")
+    data = batches(5)
+    for x, t in data[:4]:
+        step(x, t)
+    before = cupy.calls
+    step(*data[4])
+    (graph,) = cupy.on.graphs
+    assert cupy.calls == before and graph.launches == 3
+    assert "one CUDA graph: " in step.plan().code and "launch()" in step.plan().code
+    cupy.on.synchronize()
+    assert lt.products == 3 * 5 + 5  # two forward, three backward; once before the capture
+
+
+def test_the_plans_numbers_say_what_it_holds(cupy: FakeCupy, lt: CublasLt) -> None:
+    rng = np.random.default_rng(0)
+    W = nnx.asarray(rng.standard_normal((4, 4)))
+    step = repeated(lambda x: nnx.add(nnx.exp(nnx.matmul(x, W)), 1.0), rng.standard_normal((3, 4)))
+    report = step.plan()
+    assert report.input_bytes == report.kept_bytes == 96 and report.planned_bytes < 2000
+
+
+def test_products_of_ints_are_cupys(cupy: FakeCupy, lt: CublasLt) -> None:
+    repeated(nnx.matmul, np.arange(6).reshape(2, 3), np.arange(6).reshape(3, 2))
+    assert lt.products == 0
+
+
+def test_a_plan_that_goes_frees_its_graph_and_its_memory(cupy: FakeCupy, lt: CublasLt) -> None:
+    net = model(L.Dropout(0.5))
+    opt = optim.Adam(net.parameters())
+    data = batches(4)
+
+    def train() -> None:
+        step = capture(trainer(net, opt), backend="cupy")
+        for x, t in data:
+            step(x, t)
+        cupy.on.synchronize()
+
+    train()
+    opt.zero_grad()
+    nnx.get_backend().free_memory()
+    live, taken, descriptors = len(cupy.on.graphs), cupy.on.memory.taken, len(lt.live)
+    assert live == 0 and descriptors == 0
+    for _ in range(3):
+        train()
+        opt.zero_grad()
+    nnx.get_backend().free_memory()
+    assert cupy.on.memory.taken <= taken and not cupy.on.memory.pinned
+
+
+def test_the_second_device(cupy: FakeCupy, lt: CublasLt) -> None:
+    nnx.set_backend("cupy:1")
+    net = model(L.Dropout(0.5))
+    nnx.set_backend("cupy")
+    step = capture(trainer(net, optim.Adam(net.parameters())), backend="cupy:1")
+    losses = [step(x, t) for x, t in batches(5)]
+    assert losses[-1].data.device.id == 1 and cupy.current == 0
+    assert np.isfinite(host(losses[-1]))
+
+
+def test_without_nvmath_kernels_are_launched_one_by_one(
+    cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nvmath.bindings.cublasLt", None)
+    with pytest.warns(UserWarning, match=r"launch kernels one by one: .*pip install nvmath"):
+        replayed, step = trained(capture, OPTIMIZERS["adam"], 20, L.Dropout(0.5))
+    trained(capture, OPTIMIZERS["adam"], 5)  # says no more: warnings are errors here
+    assert not cupy.on.graphs
+    eager, _ = trained(lambda f: f, OPTIMIZERS["adam"], 20, L.Dropout(0.5))
+    for a, b in zip(eager, replayed, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert "one by one: " in step.plan().code
+    step = repeated(lambda x: nnx.add(nnx.exp(x), 1.0), np.ones(3))  # no product: a graph
+    assert len(cupy.on.graphs) == 1 and step.plan().code.count("launch()") == 1
+
+
+@op
+def counted(xp: Any, x: Any) -> Any:
+    return xp.sum(xp.nonzero(x)[0])  # this line
+
+
+def test_what_a_graph_cannot_do_names_the_kernel_and_the_line(cupy: FakeCupy) -> None:
+    def step(x: Any) -> Any:
+        y = nnx.exp(x)
+        return counted(y)
+
+    step_of = capture(step)
+    x = nnx.asarray(np.ones(3))
+    step_of(x)
+    for _ in range(2):
+        with pytest.raises(nnx.CaptureError) as caught:
+            step_of(x)
+        text = str(caught.value)
+        assert "test_cupy_graph.py:" in text
+        assert ": `return xp.sum(xp.nonzero(x)[0])  # this line`: nonzero cannot be" in text
+        assert (
+            "cannot be part of a CUDA graph (RuntimeError: the current stream is capturing" in text
+        )
+    repeated(nnx.exp, np.ones(3))  # the device is as it was
