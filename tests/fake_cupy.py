@@ -1,12 +1,13 @@
 """A stand-in for cupy on NumPy, for what can be tested without a GPU: Python's side of the backend.
 
 It is strict where CuPy would go wrong quietly: a function given an array of a device that is not
-the current one raises. It knows nothing of streams, kernels, memory pools' sizes or CUDA errors
-other than those it is told to raise.
+the current one raises, fresh memory is poisoned. CUDA kernels run on the CPU (tests/cuda). It knows
+nothing of memory pools' sizes or CUDA errors other than those it is told to raise.
 """
 
 from __future__ import annotations
 
+import functools
 import operator
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from raw_module import RawModule, poisoned
 
 
 class CUDARuntimeError(RuntimeError):
@@ -36,6 +38,8 @@ class FakeCupy(ModuleType):
         self.freed: list[int] = []
         self.synchronized: list[int] = []
         self.streams: list[tuple[int, int]] = []  # of which thread, entered in which
+        self.launched: list[str] = []  # kernels, by name
+        self.RawModule = functools.partial(RawModule, self)
         fake = self
 
         def count() -> int:
@@ -115,6 +119,9 @@ class FakeCupy(ModuleType):
         same = isinstance(a, self.ndarray) and dtype in (None, a.dtype) and not copy
         return a if same else self.wrap(np.array(self.bare(a), dtype=dtype))
 
+    def empty(self, shape: Any, dtype: Any = float) -> Any:
+        return self.wrap(poisoned(shape, dtype))
+
     def from_dlpack(self, array: Any) -> Any:
         kind, device = array.__dlpack_device__()
         assert kind == 2, "CPU arrays cannot be directly imported to CuPy"
@@ -133,12 +140,16 @@ def _array_class(fake: FakeCupy) -> type[Any]:
         def __init__(self, host: np.ndarray[Any, Any], device: int) -> None:
             self.host, self.device = host, SimpleNamespace(id=device)
             self.shape, self.ndim, self.dtype = host.shape, host.ndim, host.dtype
+            self.size, self.flags, self.strides = host.size, host.flags, host.strides
 
         def get(self) -> np.ndarray[Any, Any]:
             return np.array(self.host)
 
         def copy(self) -> ndarray:
             return ndarray(np.array(self.host), fake.current)  # to the current device, as CuPy's
+
+        def reshape(self, *shape: Any) -> ndarray:
+            return ndarray(self.host.reshape(*shape), self.device.id)
 
         def __array__(self, *_: object, **__: object) -> Any:
             raise TypeError("Implicit conversion to a NumPy array is not allowed.")

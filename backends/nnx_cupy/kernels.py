@@ -9,9 +9,8 @@ from typing import Any
 
 from nnx.ops.index import getitem_adjoint, scatter_add
 from nnx.ops.special import erf
-from nnx.override import Overrides
 
-overrides = Overrides()
+from .table import overrides
 
 
 @overrides.forward(scatter_add)
