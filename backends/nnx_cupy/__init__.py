@@ -18,7 +18,7 @@ import numpy as np
 from nnx.backend import Backend
 from nnx.errors import DtypeError
 
-from . import checks, conv, cross_entropy, kernels, softmax  # noqa: F401 - they fill the table
+from . import checks, conv, cross_entropy, kernels, pool, softmax, upsample  # noqa: F401 - a table
 from .namespace import Namespace
 from .table import overrides
 

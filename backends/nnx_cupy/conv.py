@@ -61,7 +61,8 @@ def _blocks(
     each = sum(rows) * groups * w.many
     fit = min(SCRATCH // (each * W.dtype.itemsize), MOST // _entries(W, w, groups))
     most = min(batch, max(1, fit))
-    scratch = run.empty((most * each,), W.dtype)
+    # Of few sizes, so that the calls of a replay, which share what is alike, share it.
+    scratch = run.empty((1 << (most * each - 1).bit_length(),), W.dtype)
     for start in range(0, batch, most):
         images = min(most, batch - start)
         width, begin, made = images * w.many, 0, []

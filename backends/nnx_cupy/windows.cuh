@@ -20,8 +20,8 @@ struct Windows {
     return p;
   }
 
-  // Calls f(i, q) for each place i of an image (h, w) that a window's entry q lies at, and that the
-  // image has.   at: the window's place
+  // Calls f(i, q, inside) for each entry q of the window at place `at`, which lies at i in the image,
+  // if inside of it.
   template <class F>
   __device__ void entries(int at, F f) const {
     int h = at / places.x * stride.y - before.y, w = at % places.x * stride.x - before.x;
@@ -33,7 +33,15 @@ struct Windows {
       }
   }
 
-  // The reverse: calls f(i, q) for each window's place i that sees the image's entry `at` as its q.
+  // How many entries of the window at that place the image has; of windows without gaps.
+  __device__ int inside(int at) const {
+    int h = at / places.x * stride.y - before.y, w = at % places.x * stride.x - before.x;
+    int high = (h + size.y < image.y ? h + size.y : image.y) - (h > 0 ? h : 0);
+    int wide = (w + size.x < image.x ? w + size.x : image.x) - (w > 0 ? w : 0);
+    return high * wide;
+  }
+
+  // The reverse: calls f(i, q) for each place i whose window has the image's entry `at` as its q.
   template <class F>
   __device__ void seen_by(int at, F f) const {
     int h = at / image.x + before.y, w = at % image.x + before.x;
