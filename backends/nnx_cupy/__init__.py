@@ -1,9 +1,9 @@
 """CuPy: arrays on an NVIDIA GPU. Importing this does not import cupy; making a backend does.
 
-Not yet run on a GPU: the tests here exercise the Python side against a stand-in for cupy, compile the
-CUDA kernels with NVRTC and run them on the CPU (tests/cuda), and check the functions that kernels use
-against a real CuPy 14.2, which imports without a driver. The tests marked `gpu` have yet to run on a
-device.
+Not yet run on a GPU: the tests here exercise the Python side against a stand-in for cupy, compile
+the CUDA kernels with NVRTC and run them on the CPU (tests/cuda), and check the functions that
+kernels use against a real CuPy 14.2, which imports without a driver. The tests marked `gpu` have
+yet to run on a device.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ import numpy as np
 from nnx.backend import Backend
 from nnx.errors import DtypeError
 
-from . import checks, cross_entropy, kernels, softmax  # noqa: F401 - they fill the table
+from . import (  # noqa: F401 - they fill the table
+    activation,
+    checks,
+    cross_entropy,
+    dense,
+    kernels,
+    layer_norm,
+    softmax,
+    sums,
+)
 from .namespace import Namespace
 from .table import overrides
 
