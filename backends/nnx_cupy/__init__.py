@@ -25,6 +25,7 @@ from . import (  # noqa: F401 - they fill the table
     dense,
     kernels,
     layer_norm,
+    optim,
     softmax,
     sums,
 )
