@@ -23,6 +23,7 @@ from . import (  # noqa: F401 - they fill the table
     checks,
     cross_entropy,
     dense,
+    index,
     kernels,
     layer_norm,
     optim,
@@ -43,8 +44,9 @@ class CupyBackend(Backend):
     """Arrays are `cupy.ndarray` on one device: "cupy" is device 0, "cupy:1" is device 1.
 
     All work goes to the stream that is current for the device in the calling thread, through the
-    allocator that is set: nnx sets neither. Float sums over repeated indices (the derivative of
-    `take` and `getitem`) use atomic additions, so their last bits vary from run to run.
+    allocator that is set: nnx sets neither. Float sums over repeated indices use atomic additions,
+    so that their last bits vary from run to run, in the derivative of `getitem`, and in that of
+    `take` from 4097 indices on.
 
     Raises BackendPackageError if cupy, NVRTC or CUDA's headers are missing, and DeviceError if
     there is no driver, no GPU or none of that number.

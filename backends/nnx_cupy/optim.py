@@ -29,9 +29,9 @@ def _launch(run: Run, update: Update, args: Any, attrs: Any, factor: Array | Non
     p, *others = args[:count]
     if not (plain(p) and all(plain(p, a) for a in others)):
         return False
-    numbers = [part for n in args[count:] for part in _number(n)]
-    if any(n is not None and type(n) is not float and n.dtype != p.dtype for n in numbers):
+    if any(hasattr(n, "dtype") and n.dtype != p.dtype for n in args[count:]):
         return False
+    numbers = [part for n in args[count:] for part in _number(n)]
     values = [attrs[name] for name in update.signature.attributes]
     values = [int(v) if isinstance(v, bool) else float(v) for v in values]
     blocks = blocks_for(p.size, per_pack(p))

@@ -19,6 +19,7 @@ DEFINES: dict[str, list[dict[str, str]]] = {
         for name in ("Identity", "Relu", "Sigmoid", "Tanh", "Silu", "Gelu", "GeluTanh")
     ],
     "cross_entropy.cu": [{"NNX_LABEL": "int"}, {"NNX_LABEL": "long long"}],
+    "index.cu": [{"NNX_LABEL": "int"}, {"NNX_LABEL": "long long"}],
 }
 
 
