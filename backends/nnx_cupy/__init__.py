@@ -1,9 +1,9 @@
 """CuPy: arrays on an NVIDIA GPU. Importing this does not import cupy; making a backend does.
 
-Not yet run on a GPU: the tests here exercise the Python side against a stand-in for cupy, compile the
-CUDA kernels with NVRTC and run them on the CPU (tests/cuda), and check the functions that kernels use
-against a real CuPy 14.2, which imports without a driver. The tests marked `gpu` have yet to run on a
-device.
+Not yet run on a GPU: the tests here exercise the Python side against a stand-in for cupy, compile
+the CUDA kernels with NVRTC and run them on the CPU (tests/cuda), and check the functions that
+kernels use against a real CuPy 14.2, which imports without a driver. The tests marked `gpu` have
+yet to run on a device.
 """
 
 from __future__ import annotations
@@ -18,7 +18,21 @@ import numpy as np
 from nnx.backend import Backend
 from nnx.errors import DtypeError
 
-from . import checks, conv, cross_entropy, kernels, pool, softmax, upsample  # noqa: F401 - a table
+from . import (  # noqa: F401 - they fill the table
+    activation,
+    checks,
+    conv,
+    cross_entropy,
+    dense,
+    index,
+    kernels,
+    layer_norm,
+    optim,
+    pool,
+    softmax,
+    sums,
+    upsample,
+)
 from .namespace import Namespace
 from .table import overrides
 
@@ -33,8 +47,9 @@ class CupyBackend(Backend):
     """Arrays are `cupy.ndarray` on one device: "cupy" is device 0, "cupy:1" is device 1.
 
     All work goes to the stream that is current for the device in the calling thread, through the
-    allocator that is set: nnx sets neither. Float sums over repeated indices (the derivative of
-    `take` and `getitem`) use atomic additions, so their last bits vary from run to run.
+    allocator that is set: nnx sets neither. Float sums over repeated indices use atomic additions,
+    so that their last bits vary from run to run, in the derivative of `getitem`, and in that of
+    `take` from 4097 indices on.
 
     Raises BackendPackageError if cupy, NVRTC or CUDA's headers are missing, and DeviceError if
     there is no driver, no GPU or none of that number.

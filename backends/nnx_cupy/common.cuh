@@ -25,6 +25,31 @@ __device__ inline A minus_infinity() { return (A)__longlong_as_double(0xfff00000
 __device__ inline Index first() { return (Index)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ inline Index step() { return (Index)gridDim.x * blockDim.x; }
 
+// Entries of arrays of any length, packs first: y[i] = f(x[i])
+template <class F>
+__device__ void map_all(const T* __restrict__ x, T* __restrict__ y, Index n, F f) {
+  Index packs = aligned(x) && aligned(y) ? n / PACK : 0;
+  for (Index i = first(); i < packs; i += step()) {
+    Pack p = ((const Pack*)x)[i];
+    for (int k = 0; k < PACK; k++) p.v[k] = (T)f((A)p.v[k]);
+    ((Pack*)y)[i] = p;
+  }
+  for (Index i = packs * PACK + first(); i < n; i += step()) y[i] = (T)f((A)x[i]);
+}
+
+// z[i] = f(x[i], y[i])
+template <class F>
+__device__ void map_all(
+    const T* __restrict__ x, const T* __restrict__ y, T* __restrict__ z, Index n, F f) {
+  Index packs = aligned(x) && aligned(y) && aligned(z) ? n / PACK : 0;
+  for (Index i = first(); i < packs; i += step()) {
+    Pack p = ((const Pack*)x)[i], q = ((const Pack*)y)[i];
+    for (int k = 0; k < PACK; k++) p.v[k] = (T)f((A)p.v[k], (A)q.v[k]);
+    ((Pack*)z)[i] = p;
+  }
+  for (Index i = packs * PACK + first(); i < n; i += step()) z[i] = (T)f((A)x[i], (A)y[i]);
+}
+
 // Rows. A block has blockDim.x threads for a row (32, or a larger power of two for one row a
 // block) and blockDim.y rows at a time.
 __device__ inline Index first_row() { return (Index)blockIdx.x * blockDim.y + threadIdx.y; }

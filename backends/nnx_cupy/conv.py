@@ -20,7 +20,7 @@ from nnx.ops._geometry import pairs, per_axis
 from nnx.ops.conv import transposed_length
 
 from .launch import MOST_ROWS, THREADS, Source, blocks_for
-from .table import Array, Run, overrides, plain
+from .table import Array, Run, contiguous, floats, overrides
 from .windows import MOST, Windows, windows
 
 SCRATCH = 128 << 20  # bytes
@@ -28,8 +28,7 @@ _source = Source("conv.cu")
 
 
 def _takes(groups: int, w: Windows, W: Array, a: Array, b: Array | None = None) -> bool:
-    given = [W, a] if b is None else [W, a, b]
-    if not all(plain(v) and v.dtype == W.dtype for v in given):
+    if not floats(W, a, *([] if b is None else [b])):
         return False
     images = a.shape[0] if _depthwise(W, groups) else 1
     return bool(max(W.size, images * _entries(W, w, groups)) <= MOST)
@@ -96,6 +95,8 @@ def convolve(
     run: Run, x: Array, W: Array, b: Array | None, y: Array, w: Windows, groups: int
 ) -> None:
     batch, channels, out = x.shape[0], x.shape[1], W.shape[0]
+    x, W = contiguous(run, x), contiguous(run, W)
+    b = None if b is None else contiguous(run, b)
     if _depthwise(W, groups):
         sizes = (batch, channels, out // groups, *w.numbers)
         _launch(run, "depthwise", y.size, x, W, b, y, *sizes)
@@ -113,6 +114,8 @@ def spread(
 ) -> None:
     """The adjoint by x."""
     batch, channels, out = dx.shape[0], dx.shape[1], W.shape[0]
+    dy, W = contiguous(run, dy), contiguous(run, W)
+    b = None if b is None else contiguous(run, b)
     if _depthwise(W, groups):
         sizes = (batch, channels, out // groups, *w.numbers)
         _launch(run, "depthwise_spread", dx.size, dy, W, b, dx, *sizes)
@@ -128,6 +131,7 @@ def spread(
 def correlate(run: Run, x: Array, dy: Array, W: Array, dW: Array, w: Windows, groups: int) -> None:
     """The adjoint by W."""
     batch, channels, out = x.shape[0], x.shape[1], W.shape[0]
+    x, dy = contiguous(run, x), contiguous(run, dy)
     if _depthwise(W, groups):
         sizes = (batch, channels, out // groups, *w.numbers)
         kernel = _source("depthwise_correlate", x.dtype)

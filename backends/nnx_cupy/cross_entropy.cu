@@ -48,15 +48,7 @@ extern "C" __global__ void cross_entropy_scaled(
     const T* __restrict__ d, const T* __restrict__ dy, const A* __restrict__ count,
     T* __restrict__ dx, Index size) {
   A factor = (A)*dy / *count;
-  if (size % PACK == 0 && aligned(d) && aligned(dx)) {
-    for (Index i = first(); i < size / PACK; i += step()) {
-      Pack p = ((const Pack*)d)[i];
-      for (int k = 0; k < PACK; k++) p.v[k] = (T)((A)p.v[k] * factor);
-      ((Pack*)dx)[i] = p;
-    }
-  } else {
-    for (Index i = first(); i < size; i += step()) dx[i] = (T)((A)d[i] * factor);
-  }
+  map_all(d, dx, size, [&](A v) { return v * factor; });
 }
 
 // dx_i = d_i dy_i, row by row

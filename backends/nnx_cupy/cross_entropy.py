@@ -14,31 +14,16 @@ from .launch import (
     blocks_for_rows,
     computing,
     dtype_name,
+    per_pack,
     threads_for,
 )
-from .table import Array, Run, overrides, plain
+from .table import Array, Run, contiguous, overrides, plain, slope, with_extras
 
 _source = Source("cross_entropy.cu")
 _LABELS = {"int32": "int", "int64": "long long"}
-_portable = softmax_cross_entropy.forward
-_portable_gradient = softmax_cross_entropy.derivatives[0].kernel
 
 
-def _otherwise(xp: Any, x: Array, t: Array, weight: Any = None, **attrs: Any) -> Any:
-    y, extras = _portable(xp, x, t, weight, **attrs)
-    return y, {"d": None, **extras}
-
-
-def _gradient_otherwise(
-    xp: Any, dy: Array, d: Any, p: Any, q: Any, count: Any, reduction: str
-) -> Array:
-    if d is None:
-        return _portable_gradient(xp, dy, p, q, count, reduction)
-    factor = xp.expand_dims(dy, axis=-1) if reduction == "none" else dy / count
-    return xp.astype(d * factor, d.dtype)
-
-
-@calls(otherwise=_otherwise)
+@calls(otherwise=with_extras(softmax_cross_entropy, "d"))
 def cross_entropy(
     run: Run, x: Array, t: Array, weight: Any = None,
     *, label_smoothing: float = 0.0, ignore_index: int = -100, reduction: str = "mean",
@@ -67,17 +52,19 @@ def cross_entropy(
     return y, {"d": d, "p": None, "q": None, "count": count}
 
 
-@overrides.fused(softmax_cross_entropy)(cross_entropy).d("x")
-@calls(otherwise=_gradient_otherwise)
+_fused = overrides.fused(softmax_cross_entropy)(cross_entropy)
+
+
+@slope(_fused, softmax_cross_entropy, "x")
 def _gradient(run: Run, dy: Array, d: Any, p: Any, q: Any, count: Any, reduction: str) -> Any:
-    if d is None or not dy.flags.c_contiguous:
+    if d is None:
         return None
-    dx = run.new(d.shape, d.dtype)
+    given, dx = contiguous(run, dy), run.new(d.shape, d.dtype)
     if count is None:
         rows, columns = dy.size, d.shape[-1]
         kernel = _source("cross_entropy_scaled_rows", d.dtype, NNX_LABEL="int")
-        run(kernel, *blocks_for_rows(rows, columns), d, dy, dx, rows, columns)
+        run(kernel, *blocks_for_rows(rows, columns), d, given, dx, rows, columns)
     else:
         kernel = _source("cross_entropy_scaled", d.dtype, NNX_LABEL="int")
-        run(kernel, blocks_for(d.size, 4), THREADS, d, dy, count, dx, d.size)
+        run(kernel, blocks_for(d.size, per_pack(d)), THREADS, d, given, count, dx, d.size)
     return dx

@@ -64,7 +64,8 @@ def parameters(text: str, dtype: str, defines: dict[str, str]) -> dict[str, list
     """
     known = {**_DTYPES, "T": dtype, "A": _DTYPES[TYPES[dtype][1]]}
     for name, value in defines.items():
-        known[name.removeprefix("NNX_").capitalize()] = _DTYPES[value]
+        if value in _DTYPES:
+            known[name.removeprefix("NNX_").capitalize()] = _DTYPES[value]
     found: dict[str, list[tuple[str, Any]]] = {}
     for name, given in _KERNEL.findall(text):
         found[name] = []
@@ -78,9 +79,9 @@ def parameters(text: str, dtype: str, defines: dict[str, str]) -> dict[str, list
 class Kernel:
     """One `__global__` function for one dtype.
 
-    `kernel(blocks, threads, *args)` launches it on the current stream. threads is a number or a
-    pair (x, y). An array must be C-contiguous and of the dtype that the CUDA source says, None is a
-    null pointer; ints arrive as long long, floats as double.
+    `kernel(blocks, threads, *args)` launches it on the current stream; blocks and threads are
+    numbers, or pairs (x, y). An array must be C-contiguous and of the dtype that the CUDA source
+    says, None is a null pointer; ints arrive as long long, floats as double.
     """
 
     __slots__ = ("__name__", "parameters", "raw")
@@ -88,7 +89,9 @@ class Kernel:
     def __init__(self, raw: Any, name: str, parameters: list[tuple[str, Any]]) -> None:
         self.raw, self.__name__, self.parameters = raw, name, parameters
 
-    def __call__(self, blocks: int, threads: int | tuple[int, int], *args: Any) -> None:
+    def __call__(
+        self, blocks: int | tuple[int, int], threads: int | tuple[int, int], *args: Any
+    ) -> None:
         if len(args) != len(self.parameters):
             raise TypeError(
                 f"{self.__name__} takes {len(self.parameters)} arguments, given {len(args)}"
@@ -98,8 +101,9 @@ class Kernel:
             if dtype is not None and a is not None:
                 self._check(a, name, dtype)
             passed.append(0 if a is None else a)
+        grid = (blocks,) if isinstance(blocks, int) else blocks
         block = (threads,) if isinstance(threads, int) else threads
-        self.raw((blocks,), block, tuple(passed))
+        self.raw(grid, block, tuple(passed))
 
     def _check(self, a: Any, name: str, dtype: str) -> None:
         if dtype_name(a.dtype) != dtype:
@@ -111,8 +115,8 @@ class Kernel:
 class Source:
     """A `.cu` file.   `source(name, dtype)` is one of its kernels, compiled for that dtype."""
 
-    def __init__(self, file: str) -> None:
-        self.file = file
+    def __init__(self, file: str, *flags: str) -> None:
+        self.file, self.flags = file, flags
         self._modules: dict[Any, tuple[Any, dict[str, list[tuple[str, Any]]]]] = {}
         self._kernels: dict[Any, Kernel] = {}
 
@@ -130,7 +134,8 @@ class Source:
         key = (cupy, dtype, *defines.values())
         if key not in self._modules:
             text = source(self.file)
-            made = cupy.RawModule(code=text, options=options(dtype, defines))
+            told = (*options(dtype, defines), *self.flags)
+            made = cupy.RawModule(code=text, options=told)
             self._modules[key] = made, parameters(text, dtype, defines)
         return self._modules[key]
 
@@ -158,6 +163,11 @@ def blocks_for_rows(rows: int, columns: int) -> tuple[int, tuple[int, int]]:
     if columns <= 1024:
         return max(1, min(MOST_ROWS, -(-rows // 4))), (32, 4)
     return min(MOST_ROWS, rows), (threads_for(columns), 1)
+
+
+def per_pack(x: Any) -> int:
+    """How many entries are loaded at once."""
+    return 16 // int(x.dtype.itemsize)
 
 
 def computing(x: Any) -> str:

@@ -11,7 +11,7 @@ from nnx.calls import calls
 from nnx.ops import avg_pool2d, max_pool2d
 
 from .launch import THREADS, Source, blocks_for, dtype_name
-from .table import Array, Run, overrides, plain
+from .table import Array, Run, contiguous, floats, overrides
 from .windows import MOST, Windows, windows
 
 _max, _avg = Source("max_pool.cu"), Source("avg_pool.cu")
@@ -25,7 +25,7 @@ def _windows(length: tuple[int, ...], size: Any, stride: Any, padding: Any) -> W
 
 def _takes(a: Array, w: Windows) -> bool:
     planes = a.shape[0] * a.shape[1]
-    return plain(a) and planes * max(w.area, w.many) <= MOST
+    return floats(a) and planes * max(w.area, w.many) <= MOST
 
 
 @overrides.forward(max_pool2d)
@@ -40,7 +40,16 @@ def _max_pool(run: Run, x: Array, *, size: Any, stride: Any = None, padding: Any
     y, place = run.new(shape, x.dtype), run.new(shape, kind)
     kernel = _max("max_pool", x.dtype, NNX_PLACE=_PLACES[kind])
     planes = shape[0] * shape[1]
-    run(kernel, blocks_for(planes * w.many), THREADS, x, y, place, planes, *w.numbers)
+    run(
+        kernel,
+        blocks_for(planes * w.many),
+        THREADS,
+        contiguous(run, x),
+        y,
+        place,
+        planes,
+        *w.numbers,
+    )
     return y, {"place": place, "length": length}
 
 
@@ -50,12 +59,21 @@ def _max_pool_slope(
     run: Run, dy: Array, place: Array, length: tuple[int, ...], size: Any, stride: Any, padding: Any
 ) -> Array | None:
     w, kind = _windows(length, size, stride, padding), dtype_name(place.dtype)
-    if not (_takes(dy, w) and kind in _PLACES and place.flags.c_contiguous):
+    if not (_takes(dy, w) and kind in _PLACES):
         return None
     dx = run.new((*dy.shape[:2], *length), dy.dtype)
     kernel = _max("max_pool_slope", dy.dtype, NNX_PLACE=_PLACES[kind])
     planes = dx.shape[0] * dx.shape[1]
-    run(kernel, blocks_for(planes * w.area), THREADS, dy, place, dx, planes, *w.numbers)
+    run(
+        kernel,
+        blocks_for(planes * w.area),
+        THREADS,
+        contiguous(run, dy),
+        place,
+        dx,
+        planes,
+        *w.numbers,
+    )
     return dx
 
 
@@ -72,7 +90,7 @@ def _avg_pool(
     y = run.new((*x.shape[:2], *w.places), x.dtype)
     planes, blocks = x.shape[0] * x.shape[1], blocks_for(y.size)
     kernel = _avg("avg_pool", x.dtype)
-    run(kernel, blocks, THREADS, x, y, planes, int(count_include_pad), *w.numbers)
+    run(kernel, blocks, THREADS, contiguous(run, x), y, planes, int(count_include_pad), *w.numbers)
     return y, {"length": length}
 
 
@@ -88,5 +106,7 @@ def _avg_pool_slope(
     dx = run.new((*dy.shape[:2], *length), dy.dtype)
     planes, blocks = dx.shape[0] * dx.shape[1], blocks_for(dx.size)
     kernel = _avg("avg_pool_slope", dy.dtype)
-    run(kernel, blocks, THREADS, dy, dx, planes, int(count_include_pad), *w.numbers)
+    run(
+        kernel, blocks, THREADS, contiguous(run, dy), dx, planes, int(count_include_pad), *w.numbers
+    )
     return dx

@@ -9,7 +9,7 @@ from nnx.ops import upsample
 from nnx.ops._geometry import per_axis
 
 from .launch import THREADS, Source, blocks_for
-from .table import Array, Run, overrides, plain
+from .table import Array, Run, contiguous, floats, overrides
 from .windows import MOST
 
 _source = Source("upsample.cu")
@@ -27,7 +27,7 @@ def _takes(a: Array, lengths: tuple[int, ...], sizes: tuple[int, int]) -> bool:
     planes = a.shape[0] * a.shape[1]
     most = max(planes * n[0] * n[1] for n in (lengths, sizes))
     lines = max(3 * (n + 2) * (m + 1) for n, m in zip(lengths, sizes, strict=True))
-    return plain(a) and max(most, lines) <= MOST
+    return floats(a) and max(most, lines) <= MOST
 
 
 def _mode(mode: str, align_corners: bool) -> int:
@@ -46,7 +46,7 @@ def _upsample(
         return None
     y = run.new((*x.shape[:2], *sizes), x.dtype)
     numbers = (x.shape[0] * x.shape[1], *length, *sizes, _mode(mode, align_corners))
-    run(_source("upsample", x.dtype), blocks_for(y.size), THREADS, x, y, *numbers)
+    run(_source("upsample", x.dtype), blocks_for(y.size), THREADS, contiguous(run, x), y, *numbers)
     return y, {"length": length}
 
 
@@ -61,5 +61,12 @@ def _upsample_slope(
         return None
     dx = run.new((*dy.shape[:2], *length), dy.dtype)
     numbers = (dy.shape[0] * dy.shape[1], *length, *sizes, _mode(mode, align_corners))
-    run(_source("upsample_slope", dy.dtype), blocks_for(dx.size), THREADS, dy, dx, *numbers)
+    run(
+        _source("upsample_slope", dy.dtype),
+        blocks_for(dx.size),
+        THREADS,
+        contiguous(run, dy),
+        dx,
+        *numbers,
+    )
     return dx

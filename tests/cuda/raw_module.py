@@ -16,16 +16,18 @@ class RawModule:
         if harness.COMPILER is None:
             pytest.skip(harness.NEEDS)
         self.cupy, self.library = cupy, harness.library(code, options)
+        functions = [o.partition("=")[2] for o in options if o.startswith("-DNNX_F=")]
+        self.suffix = f" {functions[0]}" if functions else ""
 
     def get_function(self, name: str) -> RawKernel:
-        return RawKernel(self.cupy, self.library, name)
+        return RawKernel(self.cupy, self.library, name, self.suffix)
 
 
 class RawKernel:
     """Called as CuPy's: NumPy scalars and CuPy's arrays among the arguments."""
 
-    def __init__(self, cupy: Any, library: harness.Library, name: str) -> None:
-        self.cupy, self.library, self.name = cupy, library, name
+    def __init__(self, cupy: Any, library: harness.Library, name: str, suffix: str) -> None:
+        self.cupy, self.library, self.name, self.suffix = cupy, library, name, suffix
 
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...],
@@ -35,7 +37,7 @@ class RawKernel:
             assert not isinstance(a, np.ndarray), "an array of NumPy's given to a kernel"
         bare = [self.cupy.bare(a) for a in args]
         self.library.launch(self.name, grid, block, bare, shared_mem)
-        self.cupy.launched.append(self.name)
+        self.cupy.launched.append(self.name + self.suffix)
 
 
 def poisoned(shape: Any, dtype: Any) -> np.ndarray[Any, Any]:

@@ -278,7 +278,12 @@ bool release_block(int threads) {
   if (other >= 0)
     note("divergent barrier: block %d threads wait at lines %d and %d", block, fibers[other].line,
          fibers[waits].line);
-  for (int i = 0; i < threads; i++) fibers[i].state = fibers[i].state == BLOCK ? READY : DONE;
+  bool any = false;
+  for (int i = 0; i < threads; i++) any |= fibers[i].state == BLOCK && fibers[i].vote;
+  for (int i = 0; i < threads; i++) {
+    fibers[i].state = fibers[i].state == BLOCK ? READY : DONE;
+    fibers[i].votes = any;
+  }
   interval++;
   return true;
 }
@@ -325,7 +330,13 @@ int launch(Launch& l, void (*call)(void**), void** args) {
   return failed;
 }
 
-void barrier(int line) { wait(BLOCK, line); }
+void barrier(int line) { barrier_any(line, false); }
+
+bool barrier_any(int line, bool vote) {
+  current->vote = vote;
+  wait(BLOCK, line);
+  return current->votes;
+}
 
 void warp(int line, unsigned mask, const void* mine, void* out, int size, int source) {
   Fiber& f = *current;

@@ -39,6 +39,7 @@ struct Launch {
 
 int launch(Launch& l, void (*call)(void**), void** args);
 void barrier(int line);
+bool barrier_any(int line, bool vote);
 void warp(int line, unsigned mask, const void* mine, void* out, int size, int source);
 unsigned ballot(int line, unsigned mask, bool vote);
 void atomic(void* p, int size);
@@ -87,6 +88,7 @@ template <class... P, void (*F)(P...)> struct Caller<F> {
 }  // namespace emu
 
 #define __syncthreads() emu::barrier(__LINE__)
+#define __syncthreads_or(p) emu::barrier_any(__LINE__, p)
 #define __syncwarp(...) emu::ballot(__LINE__, 0xffffffffu, false)
 #define __shfl_sync(m, v, s) emu::shuffled(__LINE__, m, v, s)
 #define __shfl_xor_sync(m, v, o) emu::shuffled(__LINE__, m, v, emu::lane() ^ (o))

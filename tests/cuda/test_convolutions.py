@@ -22,6 +22,7 @@ FORWARD, BY_INPUT, BY_KERNEL = (
     ["im2col", "exchange"],
 )
 DIRECT = ["depthwise", "depthwise_spread", "depthwise_correlate"]
+BY_BIAS = ["channel_sums"]
 # x, W, options: sizes that are multiples of nothing, one row, one column, one entry, gaps larger
 # than the kernel, windows that leave the last rows out, padding on one side.
 CASES: list[Any] = [
@@ -48,7 +49,7 @@ def test_products(x: Any, W: Any, options: Any, bias: bool, dtype: str, cupy: Fa
     b = [normal(2, W[:1], dtype)] if bias else []
     agree(
         cupy, nnx.conv2d, normal(0, x, dtype), normal(1, W, dtype), *b,
-        launches=[*FORWARD, *BY_INPUT, *BY_KERNEL], tolerance=5, **options,
+        launches=[*FORWARD, *BY_INPUT, *BY_KERNEL, *BY_BIAS * bias], tolerance=5, **options,
     )  # fmt: skip
 
 
@@ -58,8 +59,8 @@ def test_products(x: Any, W: Any, options: Any, bias: bool, dtype: str, cupy: Fa
 def test_depthwise(x: Any, W: Any, options: Any, bias: bool, dtype: str, cupy: FakeCupy) -> None:
     b = [normal(2, W[:1], dtype)] if bias else []
     agree(
-        cupy, nnx.conv2d, normal(0, x, dtype), normal(1, W, dtype), *b, launches=DIRECT,
-        groups=x[1], tolerance=5, **options,
+        cupy, nnx.conv2d, normal(0, x, dtype), normal(1, W, dtype), *b,
+        launches=[*DIRECT, *BY_BIAS * bias], groups=x[1], tolerance=5, **options,
     )  # fmt: skip
 
 
@@ -75,6 +76,7 @@ def test_transposed(x: Any, W: Any, options: Any, dtype: str, cupy: FakeCupy) ->
         launches = ["depthwise_spread", "depthwise", "depthwise_correlate"]
     else:
         launches = ["exchange", "col2im", *FORWARD, *BY_KERNEL]
+    launches += BY_BIAS
     agree(cupy, nnx.conv_transpose2d, *args, launches=launches, tolerance=5, **options)
 
 
@@ -82,7 +84,7 @@ def test_transposed(x: Any, W: Any, options: Any, dtype: str, cupy: FakeCupy) ->
 def test_lines(dtype: str, cupy: FakeCupy) -> None:
     args = [normal(i, s, dtype) for i, s in enumerate([(2, 4, 37), (6, 2, 5), (6,)])]
     options = {"groups": 2, "stride": 3, "padding": ((2, 4),), "dilation": 2}
-    launches = [*FORWARD, *BY_INPUT, *BY_KERNEL]
+    launches = [*FORWARD, *BY_INPUT, *BY_KERNEL, *BY_BIAS]
     agree(cupy, nnx.conv1d, *args, launches=launches, tolerance=5, **options)
 
 
@@ -92,11 +94,11 @@ def test_blocks_of_images(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> No
     each = (3 * 6 + 4) * 4 * 4 * 8
     monkeypatch.setattr(conv, "SCRATCH", 3 * each + 7)
     args = [normal(i, s, "float64") for i, s in enumerate([x, W, b])]
-    launches = [*FORWARD * 3, *BY_INPUT * 3, *BY_KERNEL * 3]
+    launches = [*FORWARD * 3, *BY_INPUT * 3, *BY_KERNEL * 3, *BY_BIAS]
     agree(cupy, nnx.conv2d, *args, launches=launches, tolerance=5)
     monkeypatch.setattr(conv, "SCRATCH", 1)
-    agree(cupy, nnx.conv2d, *args, launches=[*FORWARD * 7, *BY_INPUT * 7, *BY_KERNEL * 7],
-          tolerance=5)  # fmt: skip
+    launches = [*FORWARD * 7, *BY_INPUT * 7, *BY_KERNEL * 7, *BY_BIAS]
+    agree(cupy, nnx.conv2d, *args, launches=launches, tolerance=5)
 
 
 def test_what_the_kernels_do_not_take(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:

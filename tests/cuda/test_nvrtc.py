@@ -14,8 +14,13 @@ pytestmark = pytest.mark.skipif(not nvrtc.available(), reason=nvrtc.NEEDS)
 
 FILES = sorted(p.name for p in launch.HERE.glob("*.cu"))
 DEFINES: dict[str, list[dict[str, str]]] = {
+    "activation.cu": [
+        {"NNX_F": name}
+        for name in ("Identity", "Relu", "Sigmoid", "Tanh", "Silu", "Gelu", "GeluTanh")
+    ],
     "cross_entropy.cu": [{"NNX_LABEL": "int"}, {"NNX_LABEL": "long long"}],
     "max_pool.cu": [{"NNX_PLACE": "unsigned char"}, {"NNX_PLACE": "int"}],
+    "index.cu": [{"NNX_LABEL": "int"}, {"NNX_LABEL": "long long"}],
 }
 
 
