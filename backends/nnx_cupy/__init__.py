@@ -21,6 +21,7 @@ from nnx.errors import DtypeError
 from . import (  # noqa: F401 - they fill the table
     activation,
     checks,
+    conv,
     cross_entropy,
     dense,
     index,
