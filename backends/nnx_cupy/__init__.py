@@ -20,6 +20,7 @@ from nnx.errors import DtypeError
 
 from . import (  # noqa: F401 - they fill the table
     activation,
+    batch_norm,
     checks,
     conv,
     cross_entropy,
@@ -28,6 +29,7 @@ from . import (  # noqa: F401 - they fill the table
     kernels,
     layer_norm,
     optim,
+    pool,
     softmax,
     sums,
 )
