@@ -141,7 +141,7 @@ def _array_class(fake: FakeCupy) -> type[Any]:
             self.host, self.device = host, SimpleNamespace(id=device)
             self.shape, self.ndim, self.dtype = host.shape, host.ndim, host.dtype
             self.size, self.flags, self.strides = host.size, host.flags, host.strides
-            self.base = host.base
+            self.base, self.itemsize = host.base, host.itemsize
 
         def get(self) -> np.ndarray[Any, Any]:
             return np.array(self.host)

@@ -20,6 +20,7 @@ from nnx.errors import DtypeError
 
 from . import (  # noqa: F401 - they fill the table
     activation,
+    batch_norm,
     checks,
     conv,
     cross_entropy,
@@ -28,6 +29,7 @@ from . import (  # noqa: F401 - they fill the table
     kernels,
     layer_norm,
     optim,
+    philox,
     pool,
     softmax,
     sums,
@@ -135,8 +137,14 @@ class CupyBackend(Backend):
         return _dtype_name(array.dtype)
 
     def uniform(self, shape: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> Any:
+        """Random numbers in [0, 1), made on the device with a key that `rng` draws.
+
+        So the same seed gives other numbers than on NumPy, and no array crosses.
+        """
         with self._on_device():
-            return super().uniform(shape, dtype, rng)
+            drawn = self._cupy.empty(shape, dtype)
+            philox.fill(drawn, philox.key_of(rng))
+        return drawn
 
     def in_order(self, f: Callable[..., Any]) -> Callable[..., Any]:
         with self._on_device():

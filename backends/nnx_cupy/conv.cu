@@ -35,14 +35,17 @@ extern "C" __global__ void col2im(
   }
 }
 
-// y (m, n, places) = x (n, m, places) + b (n)   b may be null
+// y (m, n, places) = x (n, m, places) + b (n)   b may be null. A row has blockDim.x threads.
 extern "C" __global__ void exchange(
     const T* __restrict__ x, const T* __restrict__ b, T* __restrict__ y, Index n, Index m,
     Index places) {
-  for (Index t = first(); t < n * m * places; t += step()) {
-    int row = (int)t / (int)places, i = row % (int)n, j = row / (int)n;
-    T v = x[(i * (int)m + j) * (int)places + (int)t % (int)places];
-    y[t] = b ? (T)((A)v + (A)b[i]) : v;
+  for (Index row = first_row(); row < n * m; row += row_step()) {
+    int i = (int)row % (int)n, j = (int)row / (int)n;
+    const T* from = x + (i * m + j) * places;
+    T* to = y + row * places;
+    A shift = b ? (A)b[i] : (A)0;
+    for (int k = threadIdx.x; k < places; k += blockDim.x)
+      to[k] = b ? (T)((A)from[k] + shift) : from[k];
   }
 }
 

@@ -19,7 +19,7 @@ from nnx.ops import conv1d, conv2d, conv_transpose2d
 from nnx.ops._geometry import pairs, per_axis
 from nnx.ops.conv import transposed_length
 
-from .launch import MOST_ROWS, THREADS, Source, blocks_for
+from .launch import MOST_ROWS, THREADS, Source, blocks_for, blocks_of_rows
 from .table import Array, Run, contiguous, floats, overrides
 from .windows import MOST, Windows, windows
 
@@ -86,9 +86,14 @@ def _columns(run: Run, x: Array, columns: Array, w: Windows) -> None:
     _launch(run, "im2col", n * channels * w.many, x, columns, n, channels, *w.numbers)
 
 
+def _exchange(run: Run, x: Array, b: Array | None, y: Array, n: int, m: int, places: int) -> None:
+    """y (m, n, places) = x (n, m, places) + b (n)"""
+    kernel = _source("exchange", x.dtype)
+    run(kernel, *blocks_of_rows(n * m, places), x, b, y, n, m, places)
+
+
 def _results(run: Run, dy: Array, results: Array, w: Windows) -> None:
-    n, out = dy.shape[:2]
-    _launch(run, "exchange", dy.size, dy, None, results, n, out, w.many)
+    _exchange(run, dy, None, results, dy.shape[0], dy.shape[1], w.many)
 
 
 def convolve(
@@ -106,7 +111,7 @@ def convolve(
         made = y[images]
         _columns(run, x[images], columns, w)
         _products(run, kernels, columns, results)
-        _launch(run, "exchange", made.size, results, b, made, out, made.shape[0], w.many)
+        _exchange(run, results, b, made, out, made.shape[0], w.many)
 
 
 def spread(

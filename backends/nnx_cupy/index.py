@@ -12,7 +12,7 @@ from typing import Any
 from nnx.calls import calls
 from nnx.ops import scatter_add, take
 
-from .launch import MOST_ROWS, THREADS, Source, blocks_for, dtype_name
+from .launch import THREADS, Source, blocks_for, blocks_of_rows, dtype_name
 from .table import Array, Run, overrides, plain
 
 IN_ORDER = 4096
@@ -27,14 +27,6 @@ def _kind(indices: Array) -> str | None:
     return _INDICES.get(dtype_name(indices.dtype))
 
 
-def _blocks(rows: int, after: int) -> tuple[int, tuple[int, int]]:
-    """Threads (x, y) for y rows of that length at a time."""
-    wide = 1
-    while wide < min(after, THREADS):
-        wide *= 2
-    return min(MOST_ROWS, -(-rows * wide // THREADS)), (wide, THREADS // wide)
-
-
 @overrides.forward(take)
 @calls
 def _take(run: Run, x: Array, indices: Array, *, axis: int = 0) -> Any:
@@ -46,7 +38,7 @@ def _take(run: Run, x: Array, indices: Array, *, axis: int = 0) -> Any:
     n, size = indices.size, x.shape[axis]
     y = run.new((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.dtype)
     kernel = _source("take", x.dtype, NNX_LABEL=kind)
-    run(kernel, *_blocks(before * n, after), x, indices, y, before, n, size, after)
+    run(kernel, *blocks_of_rows(before * n, after), x, indices, y, before, n, size, after)
     return y, {"size": size, "ndim": x.ndim}
 
 
@@ -65,5 +57,5 @@ def _scatter_add(run: Run, x: Array, indices: Array, *, size: int, axis: int = 0
         run(_source("scatter_add", x.dtype, NNX_LABEL=kind), n, 128, *given)
     else:
         kernel = _source("scatter_add_atomic", x.dtype, NNX_LABEL=kind)
-        run(kernel, *_blocks(before * n, after), *given)
+        run(kernel, *blocks_of_rows(before * n, after), *given)
     return y

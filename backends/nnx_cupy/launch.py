@@ -165,6 +165,14 @@ def blocks_for_rows(rows: int, columns: int) -> tuple[int, tuple[int, int]]:
     return min(MOST_ROWS, rows), (threads_for(columns), 1)
 
 
+def blocks_of_rows(rows: int, columns: int) -> tuple[int, tuple[int, int]]:
+    """The same for kernels whose threads need nothing of each other: a thread for a row of one."""
+    wide = 1
+    while wide < min(columns, THREADS):
+        wide *= 2
+    return max(1, min(MOST_ROWS, -(-rows * wide // THREADS))), (wide, THREADS // wide)
+
+
 def per_pack(x: Any) -> int:
     """How many entries are loaded at once."""
     return 16 // int(x.dtype.itemsize)

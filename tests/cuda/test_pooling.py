@@ -144,3 +144,10 @@ def test_random_upsampling(image: Any, size: Any, mode: Any, cupy: FakeCupy) -> 
     )
     np.testing.assert_allclose(y[0].get(), expected.detach(), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(dx.get(), given.grad, rtol=1e-12, atol=1e-12)
+
+
+def test_of_integers_the_portable_kernel_runs(cupy: FakeCupy) -> None:
+    cupy.launched.clear()
+    y = nnx.max_pool2d(nnx.asarray(np.arange(16).reshape(1, 1, 4, 4)), size=2)
+    np.testing.assert_array_equal(y.get(), [[[[5, 7], [13, 15]]]])
+    assert cupy.launched == []
