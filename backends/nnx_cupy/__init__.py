@@ -25,6 +25,7 @@ from . import (  # noqa: F401 - they fill the table
     conv,
     cross_entropy,
     dense,
+    dropout,
     index,
     kernels,
     layer_norm,

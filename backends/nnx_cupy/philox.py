@@ -1,7 +1,7 @@
 """Random numbers made on the device: a key from the host's generator, a counter for each four.
 
 The host's generator thus stays the only state: seeds, checkpoints and generators of one's own hold
-for what is drawn here too. A replay draws a key for each launch and writes it where `fill` reads it.
+for what is drawn here too. A replay draws a key for each launch and writes it where `fill` looks.
 """
 
 from __future__ import annotations

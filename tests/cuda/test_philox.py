@@ -8,6 +8,7 @@ import harness
 import numpy as np
 import pytest
 from fake_cupy import FakeCupy
+from launches import agree, normal
 
 import nnx
 from nnx import layers as L
@@ -97,6 +98,15 @@ def test_numbers_are_uniform_and_not_correlated() -> None:
     assert abs((u * u).mean() - 1 / 12) < 5 / np.sqrt(180 * n)
     for a, b in ((u[1:], u[:-1]), (u, v)):
         assert abs((a * b).mean()) < 5 / (12 * np.sqrt(n))
+
+
+@each_dtype
+@pytest.mark.parametrize("p", [0.0, 0.3, 0.99])
+def test_dropout(p: float, dtype: str, cupy: FakeCupy) -> None:
+    for shape in ((1,), (33, 40), (7, 3)):
+        drawn = np.random.default_rng(1).random(shape).astype(dtype)
+        x = normal(0, shape, dtype)
+        agree(cupy, nnx.dropout, x, drawn, launches=["dropout", "dropout"], p=p)
 
 
 def test_a_seed_gives_the_same_masks_again(cupy: FakeCupy) -> None:
