@@ -26,6 +26,7 @@ from . import (  # noqa: F401 - they fill the table
     cross_entropy,
     dense,
     dropout,
+    group_norm,
     index,
     kernels,
     layer_norm,

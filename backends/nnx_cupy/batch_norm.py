@@ -1,4 +1,7 @@
-"""Batch normalisation: two launches for the statistics, one for the result; h is not kept."""
+"""Batch normalisation: two launches for the statistics, one for the result; h is not kept.
+
+Arrays of more than MOST entries are the portable kernels'.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from nnx.ops import batch_norm
 
 from .launch import THREADS, Source, blocks_for, blocks_of_rows, computing
 from .sums import FILLS
-from .table import Array, Run, contiguous, overrides, plain
+from .table import Array, Run, contiguous, floats, overrides
+from .windows import MOST
 
 # Where all values are equal, or there is one, h and dx are 0 to the bit: nothing is fused.
 _source = Source("batch_norm.cu", "--fmad=false")
@@ -34,9 +38,11 @@ def _otherwise(xp: Any, x: Array, gamma: Any = None, beta: Any = None, **attrs: 
 def _batch_norm(
     run: Run, x: Array, gamma: Any = None, beta: Any = None, *, eps: float = 1e-5
 ) -> Any:
-    """means, inverses: 1 / sqrt(var + eps); by channel, as precise as they are computed"""
-    if not (plain(x) and all(v is None or plain(v) for v in (gamma, beta))):
+    """means, less the channel's first entry; inverses: 1 / sqrt(var + eps); as they are computed"""
+    scales = [v for v in (gamma, beta) if v is not None]
+    if x.size > MOST or not floats(x, *scales):
         return None
+    x, gamma, beta = (v if v is None else contiguous(run, v) for v in (x, gamma, beta))
     (n, channels, places), kind = _shape(x), computing(x)
     y, mean, var = (run.new(s, x.dtype) for s in (x.shape, (channels,), (channels,)))
     means, inverses = (run.new((channels,), kind) for _ in range(2))
@@ -48,7 +54,7 @@ def _batch_norm(
     )  # fmt: skip
     run(
         _source("moments", x.dtype), blocks_for(channels), THREADS,
-        *parts, means, inverses, mean, var, chunks, channels, n * places, float(eps),
+        x, *parts, means, inverses, mean, var, chunks, channels, places, n * places, float(eps),
     )  # fmt: skip
     run(
         _source("batch_norm", x.dtype), *blocks_of_rows(n * channels, places),
@@ -75,6 +81,7 @@ def _batch_norm_slope(
     (n, channels, places), kind = _shape(x), computing(x)
     dx, dgamma, dbeta = (run.new(s, x.dtype) for s in (x.shape, (channels,), (channels,)))
     dy, dmean, dvar = (contiguous(run, a) for a in dy)
+    x, gamma = contiguous(run, x), None if gamma is None else contiguous(run, gamma)
     chunks, shape = _chunks(n * places, channels), (n, channels, places)
     parts = [run.empty((chunks, channels), kind) for _ in range(2)]
     totals = [run.empty((channels,), kind) for _ in range(2)]

@@ -19,7 +19,7 @@ extern "C" __global__ void column_totals(
 }
 
 // out (chunks, channels): sums of x (n, channels, places) by channel. Blocks go along the channels in
-// x, along the n places of a channel in y; a block is one row of threads.
+// x, along the n places of a channel in y, fewer than 2^31; a block is one row of threads.
 extern "C" __global__ void channel_sums(
     const T* __restrict__ x, A* __restrict__ out, Index n, Index channels, Index places) {
   __shared__ A part[32];
@@ -27,7 +27,7 @@ extern "C" __global__ void channel_sums(
   Index from = blockIdx.y * chunk, to = from + chunk < count ? from + chunk : count;
   A total = 0;
   for (Index k = from + threadIdx.x; k < to; k += blockDim.x) {
-    Index i = k / places;
+    int i = (int)k / (int)places;
     total += (A)x[(i * channels + c) * places + (k - i * places)];
   }
   total = over_row(total, part, Add());

@@ -9,7 +9,8 @@ from nnx.calls import calls
 from nnx.ops import affine, conv1d, conv2d, conv_transpose2d
 
 from .launch import THREADS, Source, blocks_for, computing, dtype_name
-from .table import Array, Run, overrides, plain
+from .table import Array, Run, contiguous, floats, overrides, plain
+from .windows import MOST
 
 _source = Source("sums.cu", "--fmad=false")
 FILLS = 512  # blocks that keep a device busy
@@ -55,6 +56,16 @@ def column_sums(run: Run, x: Array, y: Array) -> None:
     )
 
 
+def channel_sums(run: Run, x: Array, y: Array) -> None:
+    """y = sums of (N, C, ...) by channel."""
+    n, channels = x.shape[:2]
+    places, kernel = x.size // (n * channels), _source("channel_sums", x.dtype)
+    by_channel(
+        run, y, n * places,
+        lambda grid, block, out: run(kernel, grid, block, x, out, n, channels, places),
+    )  # fmt: skip
+
+
 @overrides.derivative(affine, "b")
 @calls
 def _affine_b(run: Run, dy: Array) -> Array | None:
@@ -71,15 +82,10 @@ def _by_bias(op: Any) -> None:
     @overrides.derivative(op, "b")
     @calls
     def kernel(run: Run, dy: Array) -> Array | None:
-        if not plain(dy):
+        if dy.size > MOST or not floats(dy):
             return None
-        n, channels = dy.shape[:2]
-        places, db = dy.size // (n * channels), run.new((channels,), dy.dtype)
-        sums = _source("channel_sums", dy.dtype)
-        by_channel(
-            run, db, n * places,
-            lambda grid, block, out: run(sums, grid, block, dy, out, n, channels, places),
-        )  # fmt: skip
+        db = run.new(dy.shape[1:2], dy.dtype)
+        channel_sums(run, contiguous(run, dy), db)
         return db
 
     kernel.__name__ = f"{op.name}_b"
