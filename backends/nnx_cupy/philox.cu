@@ -16,7 +16,13 @@ extern "C" __global__ void uniform(
   for (Index i = first(); i < (size + 3) / 4; i += step()) {
     Words words = {{(unsigned)i, (unsigned)((unsigned long long)i >> 32), 0u, 0u}};
     words = philox(words, (unsigned)key, (unsigned)(key >> 32));
-    for (int k = 0; k < 4 && 4 * i + k < size; k++) y[4 * i + k] = unit(words.v[k]);
+    if (PACK == 4 && 4 * i + 3 < size && aligned(y)) {
+      Pack four;
+      for (int k = 0; k < 4; k++) four.v[k] = unit(words.v[k]);
+      ((Pack*)y)[i] = four;
+    } else {
+      for (int k = 0; k < 4 && 4 * i + k < size; k++) y[4 * i + k] = unit(words.v[k]);
+    }
   }
 }
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from fake_cupy import FakeCupy
 from training import bits
 
