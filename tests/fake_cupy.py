@@ -1,8 +1,9 @@
 """A stand-in for cupy on NumPy, for what can be tested without a GPU: Python's side of the backend.
 
 It is strict where CuPy would go wrong quietly: a function given an array of a device that is not
-the current one raises. Memory, streams and graphs are those of `fake_device`; kernels run at once,
-or are noted while the current stream captures. What computing raises can be told (`broken`).
+the current one raises. Memory, streams and graphs are those of `fake_device`, fresh memory is
+poisoned; CUDA kernels run on the CPU (tests/cuda). All run at once, or are noted while the current
+stream captures. What computing raises can be told (`broken`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import fake_device
 import numpy as np
 import pytest
 from fake_device import CUDARuntimeError, OutOfMemoryError, Ref
+from raw_module import RawModule, poisoned
 
 __all__ = ["CUDADriverError", "CUDARuntimeError", "FakeCupy", "OutOfMemoryError", "install"]
 
@@ -47,6 +49,8 @@ class FakeCupy(ModuleType):
         self.compute_types: dict[str, int] = {}
         self.on = fake_device.Device(lambda: self.current, limit)
         fake, on = self, self.on
+        self.launched: list[str] = []  # kernels, by name
+        self.RawModule = functools.partial(RawModule, self)
 
         def count() -> int:
             if devices == 0:
@@ -154,6 +158,19 @@ class FakeCupy(ModuleType):
         value = f(*self.bare(args), **self.bare(kwargs))
         return out if out is not None else self.wrap(value)
 
+    def launch(self, kernel: Any, args: Any) -> None:
+        """Run a kernel, which writes to its arguments; while the stream captures, note it."""
+        with self.on.lock:
+            if self.broken is not None:
+                raise self.broken
+            self.calls += 1
+            stream = self.on.stream()
+            stream.drain()
+            if self.on.capturing():
+                stream.enqueue(Node(self, kernel, args, {}).run)
+            else:
+                kernel(*self.bare(args))
+
     def bare(self, value: Any) -> Any:
         if isinstance(value, dict):
             return {k: self.bare(v) for k, v in value.items()}
@@ -184,6 +201,9 @@ class FakeCupy(ModuleType):
             raise self.broken
         self.on.stream().drain()
         return self.wrap(np.array(self.bare(a), dtype=dtype))
+
+    def empty(self, shape: Any, dtype: Any = float) -> Any:
+        return self.compute(poisoned, (shape, dtype), {})
 
     def from_dlpack(self, array: Any) -> Any:
         kind, device = array.__dlpack_device__()

@@ -91,6 +91,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile) -
     }
     assert shipped == expected
     assert {"nnx/py.typed", "nnx/data/digits.npz", "nnx/data/DIGITS.txt"} <= shipped
+    assert {"nnx_cupy/softmax.cu", "nnx_cupy/common.cuh"} <= shipped
 
 
 def test_the_wheels_metadata(wheel: zipfile.ZipFile, project: dict[str, Any]) -> None:
@@ -114,6 +115,7 @@ def test_the_sdist_holds_what_a_developer_needs(built: Path) -> None:
     with tarfile.open(path) as archive:
         names = {n.partition("/")[2] for n in archive.getnames()}
     wanted = {"LICENSE", "README.md", "pyproject.toml", "tests/test_packaging.py"}
+    wanted |= {"tests/cuda/shim.hpp", "backends/nnx_cupy/softmax.cu"}
     assert wanted <= names
     for folder in CODE:
         here = {p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*.py")}

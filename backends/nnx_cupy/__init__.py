@@ -1,8 +1,9 @@
 """CuPy: arrays on an NVIDIA GPU. Importing this does not import cupy; making a backend does.
 
-Not yet run on a GPU: the tests here exercise the Python side against a stand-in for cupy, and check
-the functions that kernels use against a real CuPy 14.2, which imports without a driver. The tests
-marked `gpu` have yet to run on a device.
+Not yet run on a GPU: the tests here exercise the Python side against a stand-in for cupy, compile
+the CUDA kernels with NVRTC and run them on the CPU (tests/cuda), and check the functions that
+kernels use against a real CuPy 14.2, which imports without a driver. The tests marked `gpu` have
+yet to run on a device.
 """
 
 from __future__ import annotations
@@ -17,10 +18,29 @@ from nnx.backend import Backend
 from nnx.errors import DtypeError
 from nnx.precision import get_matmul_precision
 
-from . import checks, precision
+from . import (  # noqa: F401 - they fill the table
+    activation,
+    batch_norm,
+    checks,
+    conv,
+    cross_entropy,
+    dense,
+    dropout,
+    group_norm,
+    index,
+    kernels,
+    layer_norm,
+    optim,
+    philox,
+    pool,
+    precision,
+    softmax,
+    sums,
+    upsample,
+)
 from .device import Here, There
-from .kernels import overrides
 from .namespace import Namespace
+from .table import overrides
 
 __all__ = ["CupyBackend"]
 
@@ -32,8 +52,9 @@ class CupyBackend(Backend):
     """Arrays are `cupy.ndarray` on one device: "cupy" is device 0, "cupy:1" is device 1.
 
     All work goes to the stream that is current for the device in the calling thread, through the
-    allocator that is set: nnx sets neither. Float sums over repeated indices (the derivative of
-    `take` and `getitem`) use atomic additions, so their last bits vary from run to run.
+    allocator that is set: nnx sets neither. Float sums over repeated indices use atomic additions,
+    so that their last bits vary from run to run, in the derivative of `getitem`, and in that of
+    `take` from 4097 indices on.
 
     Raises BackendPackageError if cupy, NVRTC or CUDA's headers are missing, DeviceError if there is
     no driver, no GPU or none of that number, and later DeviceMemoryError if its memory is full:
@@ -123,8 +144,14 @@ class CupyBackend(Backend):
         return _dtype_name(array.dtype)
 
     def uniform(self, shape: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> Any:
+        """Random numbers in [0, 1), made on the device with a key that `rng` draws.
+
+        So the same seed gives other numbers than on NumPy, and no array crosses.
+        """
         with self._on_device():
-            return super().uniform(shape, dtype, rng)
+            drawn = self._cupy.empty(shape, dtype)
+            philox.fill(drawn, philox.key_of(rng))
+        return drawn
 
     def in_order(self, f: Callable[..., Any]) -> Callable[..., Any]:
         with self._on_device():

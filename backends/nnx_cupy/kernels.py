@@ -7,18 +7,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from nnx.ops.index import getitem_adjoint, scatter_add
+from nnx.ops.index import getitem_adjoint
 from nnx.ops.special import erf
-from nnx.override import Overrides
 
-overrides = Overrides()
-
-
-@overrides.forward(scatter_add)
-def _scatter_add(xp: Any, x: Any, indices: Any, *, size: int, axis: int = 0) -> Any:
-    y = xp.zeros((*x.shape[:axis], size, *x.shape[axis + indices.ndim :]), dtype=x.dtype)
-    import_module("cupyx").scatter_add(y, (*(slice(None),) * axis, indices), x)
-    return y
+from .table import overrides
 
 
 @overrides.forward(getitem_adjoint)

@@ -1,4 +1,4 @@
-"""What the host gives a graph: arguments, numbers of the step and random draws, in static memory.
+"""What the host gives a graph: arguments, numbers of the step and keys of draws, in static memory.
 
 It goes through pinned memory, which the device reads while the host goes on. Pinned memory is
 written again only when its last transfer is done.
@@ -10,6 +10,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from . import philox
 
 if TYPE_CHECKING:
     from .replay import CupyReplay
@@ -135,20 +137,28 @@ class Numbers:
         for view, n in zip(views, numbers, strict=True):
             view[...] = n
 
+    @staticmethod
+    def unpack(array: Array, part: Array) -> None:
+        sys.modules["cupy"].copyto(array, part, casting="unsafe")
+
 
 class Draws:
-    """Random numbers from the host's generator, so that a seed gives the same ones everywhere."""
+    """Random numbers made in the graph, with keys that the host's generator draws for each step."""
 
     def __init__(self, generator: np.random.Generator, arrays: tuple[Array, ...]) -> None:
         self.generator, self.arrays = generator, arrays
-        self.like = [(a.shape, np.dtype(np.float32)) for a in arrays]
+        self.like = [((1,), np.dtype(np.int64)) for _ in arrays]
 
     def advance(self) -> bool:
         return True
 
     def write(self, views: list[np.ndarray[Any, Any]]) -> None:
         for view in views:
-            self.generator.random(dtype=np.float32, out=view)
+            view[0] = philox.key_of(self.generator)
+
+    @staticmethod
+    def unpack(array: Array, part: Array) -> None:
+        philox.fill(array, part)
 
 
 class HostValues:
@@ -159,13 +169,15 @@ class HostValues:
         like = [one for source in sources for one in source.like]
         self._ring = Ring(replay.cupy.cuda, like)
         self._block = replay.cupy.empty(self._ring.nbytes, "uint8")
-        arrays = [a for source in sources for a in source.arrays]
-        self._pairs = []
-        for array, (shape, dtype), start in zip(arrays, like, self._ring.starts, strict=True):
+        arrays = [(a, source.unpack) for source in sources for a in source.arrays]
+        self._unpacked = []
+        for (array, unpack), (shape, dtype), start in zip(
+            arrays, like, self._ring.starts, strict=True
+        ):
             size = int(np.prod(shape)) * dtype.itemsize
             part = self._block[start : start + size].view(dtype).reshape(shape)
-            part[...] = array  # the recorded run's: the calls run once before they are captured
-            self._pairs.append((array, part))
+            part.fill(0)  # the calls run once before they are captured
+            self._unpacked.append((unpack, array, part))
 
     def send(self, stream: Any) -> None:
         """Count the step, and bring its values on their way."""
@@ -180,5 +192,5 @@ class HostValues:
 
     def unpack(self) -> None:
         """The part of the graph: each value to where the calls read it."""
-        for array, part in self._pairs:
-            self._replay.cupy.copyto(array, part, casting="unsafe")
+        for unpack, array, part in self._unpacked:
+            unpack(array, part)
