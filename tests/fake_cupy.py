@@ -137,6 +137,8 @@ class FakeCupy(ModuleType):
             raise NotImplementedError("calling cuBLAS API during stream capture is currently ...")
         if f in READERS:
             on.refuse_transfer("D2H")
+        if f in (np.concatenate, np.concat, np.stack) and len(args[0]) > 8:
+            on.refuse_transfer("H2D")  # of their addresses
         if f in VIEWS and args[0].device.id != self.current:  # which CuPy allows
             value = f(args[0].host, *args[1:], **kwargs)
             assert np.shares_memory(value, args[0].host), "a copy from another device"

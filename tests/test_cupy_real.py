@@ -76,15 +76,17 @@ def test_what_cupy_says_without_a_driver() -> None:
 def test_what_a_replay_uses_is_in_cupy() -> None:
     """Names and signatures of functions that CuPy compiles are in their docstrings."""
     cupy = real_cupy()
-    from nnx_cupy import replay
+    from nnx_cupy import forms
 
     cuda, runtime = cupy.cuda, cupy.cuda.runtime
-    assert all(getattr(cupy, name).nout == 1 for name in replay.OPERATORS.values())
-    assert all(isinstance(getattr(cupy, name), cupy.ufunc) for name in replay.OPERATORS.values())
+    assert all(getattr(cupy, name).nout == 1 for name in forms.OPERATORS.values())
+    assert all(isinstance(getattr(cupy, name), cupy.ufunc) for name in forms.OPERATORS.values())
     assert not isinstance(cupy.matmul, cupy.ufunc)
-    for name in replay.REDUCTIONS:
-        signature = inspect.signature(getattr(cupy, name))
-        signature.bind(None, axis=0, keepdims=True, out=None)
+    for name in forms.TAKING_OUT:
+        given = (None, None) if name == "take" else (None,)
+        options = {} if name == "take" else {"keepdims": True}
+        inspect.signature(getattr(cupy, name)).bind(*given, axis=0, out=None, **options)
+    assert all(callable(getattr(cupy, name)) for name in forms.FILLED)
     inspect.signature(cupy.copyto).bind(None, None, casting="unsafe")
     inspect.signature(cupy.lib.stride_tricks.as_strided).bind(None, (1,), (4,))
     inspect.signature(cuda.Stream).bind(non_blocking=True)

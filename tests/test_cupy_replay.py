@@ -103,6 +103,32 @@ def test_views_of_results_and_arguments(device: Any) -> None:
     repeated(turned, np.random.default_rng(0).standard_normal((2, 3, 4)))
 
 
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_many_arrays_joined(device: Any, axis: int) -> None:
+    def joined(x: Any) -> Any:
+        parts = [nnx.multiply(x, float(i)) for i in range(10)]
+        return nnx.concat(*parts[:9], axis=axis), nnx.stack(*parts, axis=axis)
+
+    step = capture(joined)
+    for i in range(4):
+        x = nnx.asarray(np.arange(6.0).reshape(2, 3) + i)
+        for got, expected in zip(step(x), joined(x), strict=True):
+            np.testing.assert_array_equal(host(got), host(expected))
+
+
+def test_fills(device: Any) -> None:
+    """Large ones are made anew in each replay, small ones are kept."""
+
+    def step(x: Any) -> Any:
+        return nnx.sum(nnx.Tensor(x) * 0.0 + 1.0, axis=1)
+
+    repeated(step, np.ones((3, 4)))
+    big = nnx.asarray(np.zeros((600, 600)))
+    grad = capture(lambda x: nnx.grad(lambda v: nnx.sum(nnx.exp(v)))(x))
+    for _ in range(4):
+        np.testing.assert_array_equal(host(grad(big)), np.ones((600, 600)))
+
+
 def test_what_is_returned_stays(device: Any) -> None:
     step = capture(lambda x: nnx.multiply(x, 2.0))
     results = [step(nnx.asarray(np.full(3, float(i)))) for i in range(6)]

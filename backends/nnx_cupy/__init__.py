@@ -57,8 +57,7 @@ class CupyBackend(Backend):
     `take` from 4097 indices on.
 
     Raises BackendPackageError if cupy, NVRTC or CUDA's headers are missing, DeviceError if there is
-    no driver, no GPU or none of that number, and later DeviceMemoryError if its memory is full:
-    the call has then done nothing, and the model is as it was.
+    no driver, no GPU or none of that number, and later DeviceMemoryError if its memory is full.
     """
 
     name = "cupy"

@@ -16,6 +16,7 @@ import numpy as np
 from nnx.backend import Backend
 from nnx.calls import Calls, Run, Scope
 
+from .forms import FILLED, OPERATORS, TAKING_OUT, Again, arrays
 from .graph import Part, Product, Step
 from .static import Draws, Feed, Numbers
 
@@ -27,16 +28,6 @@ if TYPE_CHECKING:
 Array = Any
 Empty = Callable[[tuple[int, ...], Any], Array]
 
-OPERATORS = {
-    operator.add: "add", operator.sub: "subtract", operator.mul: "multiply",
-    operator.truediv: "true_divide", operator.floordiv: "floor_divide", operator.mod: "remainder",
-    operator.and_: "bitwise_and", operator.or_: "bitwise_or", operator.xor: "bitwise_xor",
-    operator.lshift: "left_shift", operator.rshift: "right_shift", operator.pos: "positive",
-    operator.neg: "negative", operator.abs: "absolute", operator.invert: "invert",
-    operator.lt: "less", operator.le: "less_equal", operator.gt: "greater",
-    operator.ge: "greater_equal", operator.eq: "equal", operator.ne: "not_equal",
-}  # fmt: skip
-REDUCTIONS = ("sum", "max", "min", "mean", "prod", "any", "all", "argmax", "argmin")
 BLOCK = 1 << 18  # words that a checksum takes at once
 KEPT = 1 << 20  # bytes: larger constants are made anew in each replay
 
@@ -51,7 +42,9 @@ class CupyReplay:
     def __init__(self, backend: CupyBackend, cupy: Any) -> None:
         self.backend, self.cupy, self.current = backend, cupy, backend._on_device
         self.products = (operator.matmul, cupy.matmul, cupy.dot)
-        self.taking_out = {getattr(cupy, name) for name in REDUCTIONS}
+        self.taking_out = {getattr(cupy, name) for name in TAKING_OUT}
+        self.filled = {getattr(cupy, name): value for name, value in FILLED.items()}
+        self.joining = (cupy.concatenate, cupy.concat, cupy.stack)
         self.functions = {f: getattr(cupy, name) for f, name in OPERATORS.items()}
         self.warned = False
         self._weights: Array = None
@@ -175,9 +168,12 @@ class CupyReplay:
         """Whether it gives the same values each time, and they are kept rather than made again."""
         if call.kind == "literal":
             return True
-        given = (*call.args, *call.attrs.values())
-        small = all(a.nbytes <= KEPT for a in call.results)
-        return call.kind == "run" and small and not self._holds_array(given)
+        if call.kind != "run" or any(a.nbytes > KEPT for a in call.results):
+            return False
+        filled = self.filled.get(call.function)
+        if filled is not None:
+            return not self.is_array(filled(*call.args, **call.attrs))
+        return not arrays(self, (tuple(call.args), dict(call.attrs)))
 
     def forms(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
         """What repeats this call; `empty` gives scratch arrays that stay."""
@@ -200,15 +196,6 @@ class CupyReplay:
         f = self.functions.get(call.function, call.function)
         return call.kind == "run" and isinstance(f, self.cupy.ufunc) and f.nout == 1
 
-    def _holds_array(self, value: Any) -> bool:
-        if isinstance(value, dict):
-            value = tuple(value.values())
-        if isinstance(value, slice):
-            value = (value.start, value.stop, value.step)
-        if isinstance(value, (tuple, list)):
-            return any(map(self._holds_array, value))
-        return self.is_array(value)
-
     def _product(self, run: Run) -> Run:
         """Products are prepared for the graph: CuPy's own cannot be in one."""
         f, args, attrs = run
@@ -230,9 +217,23 @@ class CupyReplay:
                 return [(self.cupy.matmul, args, {**attrs, "out": out})]
             if f in self.taking_out:
                 return [(f, args, {**attrs, "out": out})]
+            if f in self.filled and not self.is_array(value := self.filled[f](*args, **attrs)):
+                return [(out.fill, (value,), {})]
+            if f in self.joining and isinstance(axis := attrs.get("axis", 0), int):
+                return self._joined(out, args[0], axis, f is self.cupy.stack)
             if f is self.backend.xp.astype:
                 return [(self.cupy.copyto, (out, args[0]), {"casting": "unsafe"})]
-        return [(_Again(self, lambda: f(*args, **attrs), call), (), {})]
+        return [(Again(self, lambda: f(*args, **attrs), call), (), {})]
+
+    def _joined(self, out: Array, parts: Any, axis: int, stacked: bool) -> list[Run]:
+        """Copies to the parts' places: of more than eight arrays CuPy sends the addresses over."""
+        runs, start, before = list[Run](), 0, (slice(None),) * (axis % out.ndim)
+        for part in parts:
+            end = start + (1 if stacked else part.shape[axis])
+            place = out[(*before, start if stacked else slice(start, end))]
+            runs.append((self.cupy.copyto, (place, part), {"casting": "unsafe"}))
+            start = end
+        return runs
 
     def _is(self, a: Array, b: Array) -> bool:
         return bool(a.data.ptr == b.data.ptr and self.same_layout(a, b))
@@ -246,7 +247,7 @@ class CupyReplay:
         if not call.results:  # an update, which writes by itself; a redirected result does not
             return [(backend.call, (kernel, call.args, call.attrs), {})]
         again = lambda: backend.call(kernel, call.args, call.attrs)  # noqa: E731
-        return [(_Again(self, again, call), (), {})]
+        return [(Again(self, again, call), (), {})]
 
     def _fused(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
         found: list[Run] = call.function.runs(empty, call.args, call.results)
@@ -258,31 +259,3 @@ class CupyReplay:
 
     def _copy(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
         return [(self.cupy.copyto, (call.results[0], call.args[0]), {})]
-
-
-class _Again:
-    """For what takes no `out`: run it, in the graph's own memory, and copy what it made."""
-
-    def __init__(self, replay: CupyReplay, f: Callable[[], Any], call: Call) -> None:
-        self.replay, self.f, self.results = replay, f, call.results
-        given = _arrays(replay, (tuple(call.args), dict(call.attrs)))
-        self.given = {id(replay.root(a)) for a in given}
-
-    def __call__(self) -> None:
-        replay = self.replay
-        made = _arrays(replay, self.f())
-        made = [a for a in made if id(replay.root(a)) not in self.given]
-        for old, new in zip(self.results, made, strict=True):
-            replay.cupy.copyto(old, new, casting="unsafe")
-
-
-def _arrays(replay: CupyReplay, value: Any) -> list[Array]:
-    if replay.is_array(value):
-        return [value]
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    if isinstance(value, slice):
-        value = (value.start, value.stop, value.step)
-    if not isinstance(value, (tuple, list)):
-        return []
-    return [a for v in value for a in _arrays(replay, v)]
