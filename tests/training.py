@@ -23,9 +23,11 @@ def network(seed: int = 0, hidden: int = 20, dropout: float = 0.2) -> L.Sequenti
     return L.Sequential(L.Linear(64, hidden), L.Relu(), L.Dropout(dropout), L.Linear(hidden, 10))
 
 
-def trainer(seed: int = 0, optimizer: str = "adam", **options: Any) -> train.Trainer:
+def trainer(
+    seed: int = 0, optimizer: str = "adam", dropout: float = 0.2, **options: Any
+) -> train.Trainer:
     """With dropout, so that random states count."""
-    model = network(seed)
+    model = network(seed, dropout=dropout)
     return train.Trainer(model, train.build_optimizer(optimizer, model.parameters()), **options)
 
 

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++")
 NEEDS = "g++ is not installed: it compiles the CUDA kernels for the CPU"
+_compiling = threading.Lock()
 _KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
 _FLAGS = ("-std=c++17", "-O1", "-w", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing")
 # Each load and store calls a function of runtime.cpp; what libtsan would do is not wanted.
@@ -181,6 +183,9 @@ def _check_argument(what: str, a: Any, kind: str) -> None:
         raise KernelError(f"{what} is {a!r}, expected an array of {kind[2:]}, or 0 for none")
 
 
-@functools.cache
 def library(source: str, options: tuple[str, ...]) -> Library:
-    return Library(source, options)
+    with _compiling:
+        return _library(source, options)
+
+
+_library = functools.cache(Library)

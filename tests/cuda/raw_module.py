@@ -36,7 +36,6 @@ class RawKernel:
         for a in args:
             assert not isinstance(a, np.ndarray), "an array of NumPy's given to a kernel"
 
-
         def kernel(*bare: Any) -> None:
             self.library.launch(self.name, grid, block, bare, shared_mem)
 
