@@ -30,18 +30,19 @@ _source = Source("conv.cu")
 def _takes(groups: int, w: Windows, W: Array, a: Array, b: Array | None = None) -> bool:
     if not floats(W, a, *([] if b is None else [b])):
         return False
-    images = a.shape[0] if _depthwise(W, groups) else 1
-    return bool(max(W.size, images * _entries(W, w, groups)) <= MOST)
+    return bool(W.size <= MOST and _images(a.shape[0], W, w, groups))
 
 
 def _depthwise(W: Array, groups: int) -> bool:
     return groups > 1 and bool(W.shape[1] == 1)
 
 
-def _entries(W: Array, w: Windows, groups: int) -> int:
-    """The most that an array has for each image."""
+def _images(batch: int, W: Array, w: Windows, groups: int) -> int:
+    """How many images a launch may take: 0 if it may not take one, or all of a depthwise one."""
     channels, out = int(W.shape[1]) * groups, int(W.shape[0])
-    return max((channels * w.entries + out) * w.many, channels * w.area)
+    if _depthwise(W, groups):
+        return batch if batch * max(channels * w.area, out * w.many) <= MOST else 0
+    return min(batch, MOST // max((channels * w.entries + out) * w.many, channels * w.area))
 
 
 def _launch(run: Run, name: str, entries: int, x: Array, *args: Any) -> None:
@@ -58,8 +59,8 @@ def _blocks(
     """
     rows = W.shape[1] * w.entries, W.shape[0] // groups
     each = sum(rows) * groups * w.many
-    fit = min(SCRATCH // (each * W.dtype.itemsize), MOST // _entries(W, w, groups))
-    most = min(batch, max(1, fit))
+    fit = max(1, SCRATCH // (each * W.dtype.itemsize))
+    most = min(fit, _images(batch, W, w, groups))
     # Of few sizes, so that the calls of a replay, which share what is alike, share it.
     scratch = run.empty((1 << (most * each - 1).bit_length(),), W.dtype)
     for start in range(0, batch, most):

@@ -104,8 +104,17 @@ def test_blocks_of_images(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_the_kernels_do_not_take(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
     W = normal(1, (4, 3, 3, 2), "float64")
     agree(cupy, nnx.conv2d, normal(0, (0, 3, 6, 5), "float64"), W, launches=[])
-    monkeypatch.setattr(conv, "MOST", 3 * 6 * 4 * 4)  # less than the columns of an image
-    agree(cupy, nnx.conv2d, normal(0, (2, 3, 6, 5), "float64"), W, launches=[], tolerance=5)
+    x = normal(0, (2, 3, 6, 5), "float64")
+    launches = [*FORWARD * 2, *BY_INPUT * 2, *BY_KERNEL * 2]
+    one = (3 * 6 + 4) * 4 * 4  # entries of an image's columns and results
+    monkeypatch.setattr(conv, "MOST", one)
+    agree(cupy, nnx.conv2d, x, W, launches=launches, tolerance=5)
+    monkeypatch.setattr(conv, "MOST", one - 1)
+    agree(cupy, nnx.conv2d, x, W, launches=[], tolerance=5)
+    W = normal(1, (3, 1, 3, 2), "float64")
+    for most, launches in ((2 * 3 * 6 * 5, DIRECT), (2 * 3 * 6 * 5 - 1, [])):
+        monkeypatch.setattr(conv, "MOST", most)
+        agree(cupy, nnx.conv2d, x, W, launches=launches, groups=3, tolerance=5)
 
 
 @st.composite
