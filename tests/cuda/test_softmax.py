@@ -91,6 +91,23 @@ def test_cross_entropy_extremes(dtype: str, cupy: FakeCupy) -> None:
     assert np.isnan(loss[0]) and np.isfinite(loss[1:]).all()
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_ids_that_are_no_classes_cost_nothing(reduction: str, cupy: FakeCupy) -> None:
+    """They cannot raise on a device; nothing outside of the array is read. They count as rows."""
+    x, t = normal(0, (5, 4), "float64"), np.array([4, -1, 0, 3, 2**40])
+    op, attrs = nnx.softmax_cross_entropy, {"reduction": reduction}
+    loss, extras = op.forward(np, x, t, **attrs)
+    dout = calculus.like([np.asarray(loss)])
+    (portable,) = op.derivatives
+    known = {**extras, **attrs}
+    dx = portable.kernel(np, dout[0], *[known[name] for name in portable.reads])
+    (y,), (found,) = calculus.gradients(
+        op, [nnx.asarray(x), nnx.asarray(t)], attrs, [nnx.asarray(dout[0])]
+    )
+    np.testing.assert_allclose(y.get(), loss, rtol=1e-13)
+    np.testing.assert_allclose(found.get(), dx, rtol=1e-13)
+
+
 def test_no_row_to_count_gives_nan(cupy: FakeCupy) -> None:
     x, t = normal(0, (3, 4), "float32"), np.full(3, -100)
     with np.errstate(all="ignore"):
