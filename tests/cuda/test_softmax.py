@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from launches import agree, normal
 
 import nnx
+from nnx.calls import Now
+from nnx_cupy import CupyBackend
 
 each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 quick = settings(
@@ -89,6 +91,30 @@ def test_cross_entropy_extremes(dtype: str, cupy: FakeCupy) -> None:
     x[0, 2] = np.nan
     loss = nnx.softmax_cross_entropy(nnx.asarray(x), nnx.asarray(t), reduction="none").get()
     assert np.isnan(loss[0]) and np.isfinite(loss[1:]).all()
+
+
+@each_dtype
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (9, 10), (300, 3), (3, 1300)])
+def test_loss_and_gradient_at_once_equal_both(
+    rows: int, columns: int, reduction: str, dtype: str, cupy: FakeCupy
+) -> None:
+    (fusion,) = [
+        f for f in CupyBackend.kernels.fusions if f.__name__ == "cross_entropy_with_gradient"
+    ]  # fmt: skip
+    x = nnx.asarray(normal(0, (rows, columns), dtype))
+    t = nnx.asarray(np.where(np.arange(rows) % 3 == 1, -100, np.arange(rows) % columns))
+    one, op, attrs = nnx.asarray(np.ones((), dtype)), nnx.softmax_cross_entropy, {
+        "reduction": reduction}  # fmt: skip
+    (y,), (dx,) = calculus.gradients(op, [x, t], attrs, [one])
+    found, slope = cupy.empty((), dtype), cupy.empty((rows, columns), dtype)
+    cupy.launched.clear()
+    run = Now(nnx.get_backend().xp)
+    assert fusion.build(run, x=x, t=t, y=found, dx=slope, **attrs)
+    assert cupy.launched == ["cross_entropy", "cross_entropy_total"]
+    np.testing.assert_array_equal(found.get(), y.get())
+    np.testing.assert_array_equal(slope.get(), dx.get())
+    assert not fusion.build(run, x=x, t=t, y=found, dx=slope, label_smoothing=0.1, **attrs)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
