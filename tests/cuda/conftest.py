@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import fake_cublaslt
 import fake_cupy
 import plugin_dirs
 import pytest
@@ -19,5 +20,6 @@ def cupy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeCupy]:
     plugin_dirs.install(site, "nnx-xp", {"cupy": "nnx_cupy:CupyBackend"})
     with plugin_dirs.fresh_process(site), pytest.MonkeyPatch.context() as patch:
         fake = fake_cupy.install(patch, FakeCupy())
+        fake_cublaslt.install(patch, fake)
         with nnx.use_backend("cupy"):
             yield fake
