@@ -13,7 +13,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
     },
     "chars": {
-        "model": "gpt:4,4,128", "epochs": 8, "optimizer": "adamw", "lr": 1e-3, "batch_size": 12,
+        "model": "gpt:4,4,128", "epochs": 8, "optimizer": "adamw", "lr": 3e-3, "batch_size": 12,
         "schedule": "warmup:0.4+cosine:0.1", "weight_decay": 0.1, "clip_norm": 1.0, "context": 64,
         "steps": 250, "dropout": 0.0, "generate": 500, "temperature": 0.8,
     },
