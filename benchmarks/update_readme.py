@@ -74,7 +74,9 @@ def current() -> str:
 
 def published() -> str:
     """The table of the newest runs of published networks, and where it comes from."""
-    path = max(RESULTS.glob("papers-*.json"))
+    path = max(RESULTS.glob("papers-*.json"), default=None)
+    if path is None:
+        return "No runs are committed yet; `--json FILE` adds some."
     table = papers.table(json.loads(path.read_text())).partition("\n\n")[0]
     made = path.with_suffix(".md").relative_to(ROOT).as_posix()
     return f"{table}\n\nFrom [{made}]({made}), which says what is done otherwise than published."
