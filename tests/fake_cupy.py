@@ -121,7 +121,7 @@ class FakeCupy(ModuleType):
 
     def compute(self, f: Any, args: Any, kwargs: Any) -> Any:
         """Call it on the arrays' memory; while the stream captures, note that."""
-        with self.on.lock:
+        with self.on.lock, np.errstate(all="ignore"):  # a GPU warns of nothing
             return self._compute(f, args, kwargs)
 
     def _compute(self, f: Any, args: Any, kwargs: Any) -> Any:
@@ -155,6 +155,23 @@ class FakeCupy(ModuleType):
             return made
         value = f(*self.bare(args), **self.bare(kwargs))
         return out if out is not None else self.wrap(value)
+
+    def launch(self, f: Any, *args: Any) -> None:
+        """A kernel that writes to its arguments: `f` is given their memory, now or in a graph."""
+        with self.on.lock:
+            stream = self.on.stream()
+            if self.on.capturing():
+                stream.enqueue(Node(self, f, args, {}).run)
+                return
+            stream.drain()
+            f(*self.bare(args))
+
+    def empty(self, shape: Any, dtype: Any = float) -> Any:
+        """What the memory held before."""
+        return self.ndarray(np.empty(shape, dtype), self.current, unwritten=True)
+
+    def empty_like(self, a: Any) -> Any:
+        return self.empty(a.shape, a.dtype)
 
     def bare(self, value: Any) -> Any:
         if isinstance(value, dict):
@@ -239,7 +256,8 @@ class Node:
         return type(value)(map(self._found, value)) if type(value) in (tuple, list) else value
 
     def run(self) -> Any:
-        return self._f(*self._found(self._args), **self._found(self._kwargs))
+        with np.errstate(all="ignore"):
+            return self._f(*self._found(self._args), **self._found(self._kwargs))
 
     def into(self, results: list[Ref]) -> None:
         made = self.run()
@@ -249,7 +267,7 @@ class Node:
 
 VIEWS = (operator.getitem, np.reshape, np.ndarray.view, np.ndarray.reshape, np.ndarray.transpose)
 READERS = (np.nonzero, np.unique)  # CuPy reads sizes of their results on the host
-WRITERS = (np.copyto, operator.setitem, np.ndarray.fill, np.add.at)
+WRITERS = (np.copyto, operator.setitem, np.ndarray.fill)
 
 
 def _array_class(fake: FakeCupy) -> type[Any]:
@@ -258,7 +276,9 @@ def _array_class(fake: FakeCupy) -> type[Any]:
     class ndarray:  # noqa: N801 - cupy's name
         __array_ufunc__ = None
 
-        def __init__(self, host: np.ndarray[Any, Any], device: int) -> None:
+        def __init__(
+            self, host: np.ndarray[Any, Any], device: int, unwritten: bool = False
+        ) -> None:
             memory: Any = host
             while memory is not None and not hasattr(memory, "lease"):
                 memory = getattr(memory, "base", None)
@@ -268,7 +288,8 @@ def _array_class(fake: FakeCupy) -> type[Any]:
                 memory.owner = weakref.ref(self)
                 order = "F" if host.flags.fnc else "C"
                 made: Any = np.ndarray(host.shape, host.dtype, memory, order=order)
-                made[...] = host
+                if not unwritten:
+                    made[...] = host
                 host = made
             else:
                 self.base = memory.owner()
@@ -343,7 +364,7 @@ def install(monkeypatch: pytest.MonkeyPatch, fake: FakeCupy) -> FakeCupy:
     core, linalg = ModuleType("cupy._core"), ModuleType("cupy._core._routines_linalg")
 
     def scatter_add(a: Any, slices: Any, value: Any) -> None:
-        fake.compute(np.add.at, (a, slices, value), {})
+        fake.launch(np.add.at, a, slices, value)
 
     def erf(x: Any) -> Any:
         return np.vectorize(math.erf, otypes=[x.dtype])(x)

@@ -135,9 +135,16 @@ class Numbers:
         for view, n in zip(views, numbers, strict=True):
             view[...] = n
 
+    @staticmethod
+    def unpack(cupy: Any, array: Array, part: Array) -> None:
+        cupy.copyto(array, part)
+
 
 class Draws:
-    """Random numbers from the host's generator, so that a seed gives the same ones everywhere."""
+    """Random numbers from the host's generator, so that a seed gives the same ones everywhere.
+
+    `unpack` is a part of the graph: a generator on the device would have `write` send its key.
+    """
 
     def __init__(self, generator: np.random.Generator, arrays: tuple[Array, ...]) -> None:
         self.generator, self.arrays = generator, arrays
@@ -150,6 +157,10 @@ class Draws:
         for view in views:
             self.generator.random(dtype=np.float32, out=view)
 
+    @staticmethod
+    def unpack(cupy: Any, array: Array, part: Array) -> None:
+        cupy.copyto(array, part, casting="unsafe")
+
 
 class HostValues:
     """All that the host writes for a step: one transfer, and copies of it in the graph."""
@@ -159,13 +170,15 @@ class HostValues:
         like = [one for source in sources for one in source.like]
         self._ring = Ring(replay.cupy.cuda, like)
         self._block = replay.cupy.empty(self._ring.nbytes, "uint8")
-        arrays = [a for source in sources for a in source.arrays]
-        self._pairs = []
-        for array, (shape, dtype), start in zip(arrays, like, self._ring.starts, strict=True):
-            size = int(np.prod(shape)) * dtype.itemsize
-            part = self._block[start : start + size].view(dtype).reshape(shape)
-            part[...] = array  # the recorded run's: the calls run once before they are captured
-            self._pairs.append((array, part))
+        starts = iter(self._ring.starts)
+        self._unpacked = []
+        for source in sources:
+            for array, (shape, dtype) in zip(source.arrays, source.like, strict=True):
+                start = next(starts)
+                size = int(np.prod(shape)) * dtype.itemsize
+                part = self._block[start : start + size].view(dtype).reshape(shape)
+                part.fill(0)  # the calls run once before they are captured
+                self._unpacked.append((source.unpack, array, part))
 
     def send(self, stream: Any) -> None:
         """Count the step, and bring its values on their way."""
@@ -180,5 +193,5 @@ class HostValues:
 
     def unpack(self) -> None:
         """The part of the graph: each value to where the calls read it."""
-        for array, part in self._pairs:
-            self._replay.cupy.copyto(array, part, casting="unsafe")
+        for unpack, array, part in self._unpacked:
+            unpack(self._replay.cupy, array, part)
