@@ -17,12 +17,11 @@ import plugin_dirs
 import pytest
 from capture_tools import batches, model, trainer
 from fake_cupy import FakeCupy
-from training import digits
-from training import trainer as trainer_of_digits
+from training import digits, network
 
 import nnx
 from nnx import layers as L
-from nnx import optim
+from nnx import optim, train
 from nnx.capture import capture
 
 LIMIT = 1 << 24
@@ -153,8 +152,10 @@ def test_saved_parameters_load_where_there_is_no_gpu(tmp_path: Path) -> None:
 RESUME = """
 import warnings
 import nnx
-from training import digits, trainer
-run = trainer(3, folder=sys.argv[1])
+from training import digits, network
+from nnx import train
+model = network(3, dropout=0.0)
+run = train.Trainer(model, train.build_optimizer("adam", model.parameters()), folder=sys.argv[1])
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
     assert run.resume()
@@ -169,10 +170,16 @@ def test_a_checkpoint_from_a_gpu_goes_on_where_there_is_none(
 ) -> None:
     """The same weights as those of a run that stays on the CPU."""
     cupy.on.memory.limit = 1 << 28
-    trainer_of_digits(folder=tmp_path / "run").fit(digits("train", 200), epochs=1)
+
+    def trained(epochs: int, **options: Any) -> L.Layer:
+        net = network(dropout=0.0)
+        run = train.Trainer(net, train.build_optimizer("adam", net.parameters()), **options)
+        run.fit(digits("train", 200), epochs=epochs)
+        return net
+
+    trained(1, folder=tmp_path / "run")
     with nnx.use_backend("numpy"):
-        whole = trainer_of_digits()
-        whole.fit(digits("train", 200), epochs=2)
+        whole = trained(2)
     found = load(RESUME, tmp_path / "run")
-    expected = [float(p.data.sum()) for p in whole.model.parameters()]
+    expected = [float(p.data.sum()) for p in whole.parameters()]
     np.testing.assert_allclose(json.loads(found), expected, rtol=1e-3, atol=1e-4)
