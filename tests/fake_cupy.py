@@ -20,7 +20,7 @@ import fake_device
 import numpy as np
 import pytest
 from fake_device import CUDARuntimeError, OutOfMemoryError, Ref
-from raw_module import RawModule, poisoned
+from raw_module import RawModule
 
 __all__ = ["CUDADriverError", "CUDARuntimeError", "FakeCupy", "OutOfMemoryError", "install"]
 
@@ -125,7 +125,7 @@ class FakeCupy(ModuleType):
 
     def compute(self, f: Any, args: Any, kwargs: Any) -> Any:
         """Call it on the arrays' memory; while the stream captures, note that."""
-        with self.on.lock, np.errstate(all="ignore"):  # a GPU does not warn
+        with self.on.lock, np.errstate(all="ignore"):  # a GPU warns of nothing
             return self._compute(f, args, kwargs)
 
     def _compute(self, f: Any, args: Any, kwargs: Any) -> Any:
@@ -160,18 +160,22 @@ class FakeCupy(ModuleType):
         value = f(*self.bare(args), **self.bare(kwargs))
         return out if out is not None else self.wrap(value)
 
-    def launch(self, kernel: Any, args: Any) -> None:
-        """Run a kernel, which writes to its arguments; while the stream captures, note it."""
+    def launch(self, f: Any, *args: Any) -> None:
+        """A kernel that writes to its arguments: `f` is given their memory, now or in a graph."""
         with self.on.lock:
-            if self.broken is not None:
-                raise self.broken
-            self.calls += 1
             stream = self.on.stream()
-            stream.drain()
             if self.on.capturing():
-                stream.enqueue(Node(self, kernel, args, {}).run)
-            else:
-                kernel(*self.bare(args))
+                stream.enqueue(Node(self, f, args, {}).run)
+                return
+            stream.drain()
+            f(*self.bare(args))
+
+    def empty(self, shape: Any, dtype: Any = float) -> Any:
+        """What the memory held before."""
+        return self.ndarray(np.empty(shape, dtype), self.current, unwritten=True)
+
+    def empty_like(self, a: Any) -> Any:
+        return self.empty(a.shape, a.dtype)
 
     def bare(self, value: Any) -> Any:
         if isinstance(value, dict):
@@ -203,9 +207,6 @@ class FakeCupy(ModuleType):
             raise self.broken
         self.on.stream().drain()
         return self.wrap(np.array(self.bare(a), dtype=dtype))
-
-    def empty(self, shape: Any, dtype: Any = float) -> Any:
-        return self.compute(poisoned, (shape, dtype), {})
 
     def from_dlpack(self, array: Any) -> Any:
         kind, device = array.__dlpack_device__()
@@ -259,7 +260,8 @@ class Node:
         return type(value)(map(self._found, value)) if type(value) in (tuple, list) else value
 
     def run(self) -> Any:
-        return self._f(*self._found(self._args), **self._found(self._kwargs))
+        with np.errstate(all="ignore"):
+            return self._f(*self._found(self._args), **self._found(self._kwargs))
 
     def into(self, results: list[Ref]) -> None:
         made = self.run()
@@ -269,7 +271,7 @@ class Node:
 
 VIEWS = (operator.getitem, np.reshape, np.ndarray.view, np.ndarray.reshape, np.ndarray.transpose)
 READERS = (np.nonzero, np.unique)  # CuPy reads sizes of their results on the host
-WRITERS = (np.copyto, operator.setitem, np.ndarray.fill, np.add.at)
+WRITERS = (np.copyto, operator.setitem, np.ndarray.fill)
 
 
 def _array_class(fake: FakeCupy) -> type[Any]:
@@ -278,7 +280,9 @@ def _array_class(fake: FakeCupy) -> type[Any]:
     class ndarray:  # noqa: N801 - cupy's name
         __array_ufunc__ = None
 
-        def __init__(self, host: np.ndarray[Any, Any], device: int) -> None:
+        def __init__(
+            self, host: np.ndarray[Any, Any], device: int, unwritten: bool = False
+        ) -> None:
             memory: Any = host
             while memory is not None and not hasattr(memory, "lease"):
                 memory = getattr(memory, "base", None)
@@ -288,7 +292,8 @@ def _array_class(fake: FakeCupy) -> type[Any]:
                 memory.owner = weakref.ref(self)
                 order = "F" if host.flags.fnc else "C"
                 made: Any = np.ndarray(host.shape, host.dtype, memory, order=order)
-                made[...] = host
+                if not unwritten:
+                    made[...] = host
                 host = made
             else:
                 self.base = memory.owner()
@@ -363,7 +368,7 @@ def install(monkeypatch: pytest.MonkeyPatch, fake: FakeCupy) -> FakeCupy:
     core, linalg = ModuleType("cupy._core"), ModuleType("cupy._core._routines_linalg")
 
     def scatter_add(a: Any, slices: Any, value: Any) -> None:
-        fake.compute(np.add.at, (a, slices, value), {})
+        fake.launch(np.add.at, a, slices, value)
 
     def erf(x: Any) -> Any:
         return np.vectorize(math.erf, otypes=[x.dtype])(x)

@@ -25,7 +25,7 @@ import numpy as np
 
 Bytes = np.ndarray[Any, Any]
 UNIT = 512  # bytes: pools round up to it
-RUBBISH = 0xA5
+RUBBISH = 0xFF  # NaN, or -1
 
 
 class CUDARuntimeError(RuntimeError):

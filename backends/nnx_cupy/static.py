@@ -138,8 +138,8 @@ class Numbers:
             view[...] = n
 
     @staticmethod
-    def unpack(array: Array, part: Array) -> None:
-        sys.modules["cupy"].copyto(array, part, casting="unsafe")
+    def unpack(cupy: Any, array: Array, part: Array) -> None:
+        cupy.copyto(array, part)
 
 
 class Draws:
@@ -157,7 +157,7 @@ class Draws:
             view[0] = philox.key_of(self.generator)
 
     @staticmethod
-    def unpack(array: Array, part: Array) -> None:
+    def unpack(_: Any, array: Array, part: Array) -> None:
         philox.fill(array, part)
 
 
@@ -169,15 +169,15 @@ class HostValues:
         like = [one for source in sources for one in source.like]
         self._ring = Ring(replay.cupy.cuda, like)
         self._block = replay.cupy.empty(self._ring.nbytes, "uint8")
-        arrays = [(a, source.unpack) for source in sources for a in source.arrays]
+        starts = iter(self._ring.starts)
         self._unpacked = []
-        for (array, unpack), (shape, dtype), start in zip(
-            arrays, like, self._ring.starts, strict=True
-        ):
-            size = int(np.prod(shape)) * dtype.itemsize
-            part = self._block[start : start + size].view(dtype).reshape(shape)
-            part.fill(0)  # the calls run once before they are captured
-            self._unpacked.append((unpack, array, part))
+        for source in sources:
+            for array, (shape, dtype) in zip(source.arrays, source.like, strict=True):
+                start = next(starts)
+                size = int(np.prod(shape)) * dtype.itemsize
+                part = self._block[start : start + size].view(dtype).reshape(shape)
+                part.fill(0)  # the calls run once before they are captured
+                self._unpacked.append((source.unpack, array, part))
 
     def send(self, stream: Any) -> None:
         """Count the step, and bring its values on their way."""
@@ -193,4 +193,4 @@ class HostValues:
     def unpack(self) -> None:
         """The part of the graph: each value to where the calls read it."""
         for unpack, array, part in self._unpacked:
-            unpack(array, part)
+            unpack(self._replay.cupy, array, part)

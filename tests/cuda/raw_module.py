@@ -39,7 +39,7 @@ class RawKernel:
         def kernel(*bare: Any) -> None:
             self.library.launch(self.name, grid, block, bare, shared_mem)
 
-        self.cupy.launch(kernel, args)
+        self.cupy.launch(kernel, *args)
         self.cupy.launched.append(self.name + self.suffix)
 
 
