@@ -4,12 +4,19 @@
 typedef NNX_LABEL Label;  // int or long long
 
 // losses[i] = -ln softmax(x_i)_t, d = its gradient: softmax(x_i) less 1 at t. Both are 0 where t is
-// `ignored` or no class.
+// `ignored` or no class. With `mean`, d is that of the mean: each row of threads counts the t.
 extern "C" __global__ void cross_entropy(
     const T* __restrict__ x, const Label* __restrict__ t, T* __restrict__ losses,
-    T* __restrict__ d, Index rows, Index columns, Index ignored) {
+    T* __restrict__ d, Index rows, Index columns, Index ignored, Index mean) {
   __shared__ Mass part[32];
+  __shared__ A counts_part[32];
   int n = (int)columns;
+  A by = 1;
+  if (mean) {
+    A kept = 0;
+    for (Index i = threadIdx.x; i < rows; i += blockDim.x) kept += t[i] != ignored;
+    by /= over_row(kept, counts_part, Add());
+  }
   for (Index row = first_row(); row < rows; row += row_step()) {
     const T* z = x + row * columns;
     Index label = t[row];
@@ -17,7 +24,8 @@ extern "C" __global__ void cross_entropy(
     Mass mass = mass_of(z, n, part);
     A factor = 1 / mass.s;
     map(z, d + row * columns, n, [&](int j, A v) {
-      return counts ? exp(v - mass.m) * factor - (j == label ? 1 : 0) : (A)0;
+      T slope = (T)(counts ? exp(v - mass.m) * factor - (j == label ? 1 : 0) : (A)0);
+      return (A)slope * by;
     });
     if (threadIdx.x == 0)
       losses[row] = (T)(counts ? log(mass.s) + mass.m - (A)z[label] : (A)0);

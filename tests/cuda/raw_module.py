@@ -41,10 +41,7 @@ class RawKernel:
 
 
 def poisoned(shape: Any, dtype: Any) -> np.ndarray[Any, Any]:
-    """What fresh memory may hold: NaN, or large integers."""
+    """What fresh memory may hold: NaN, or -1."""
     made = np.empty(shape, dtype)
-    if made.dtype.kind == "f":
-        made.fill(np.nan)
-    else:
-        made.view(np.uint8).fill(0x7F) if made.ndim else made.fill(0x7F)
+    made.reshape(-1).view(np.uint8).fill(0xFF)
     return made

@@ -105,7 +105,7 @@ def test_numbers_are_uniform_and_not_correlated() -> None:
 def test_dropout(p: float, dtype: str, cupy: FakeCupy) -> None:
     for shape in ((1,), (33, 40), (7, 3)):
         drawn = np.random.default_rng(1).random(shape).astype(dtype)
-        drawn.flat[0] = p  # is kept
+        drawn.flat[0] = p  # which is kept
         x = normal(0, shape, dtype)
         agree(cupy, nnx.dropout, x, drawn, launches=["dropout", "dropout"], p=p)
 

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from launches import agree, normal
 
 import nnx
+from nnx.calls import Now
+from nnx_cupy import CupyBackend
 
 each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 quick = settings(
@@ -89,6 +91,47 @@ def test_cross_entropy_extremes(dtype: str, cupy: FakeCupy) -> None:
     x[0, 2] = np.nan
     loss = nnx.softmax_cross_entropy(nnx.asarray(x), nnx.asarray(t), reduction="none").get()
     assert np.isnan(loss[0]) and np.isfinite(loss[1:]).all()
+
+
+@each_dtype
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (9, 10), (300, 3), (3, 1300)])
+def test_loss_and_gradient_at_once_equal_both(
+    rows: int, columns: int, reduction: str, dtype: str, cupy: FakeCupy
+) -> None:
+    (fusion,) = [
+        f for f in CupyBackend.kernels.fusions if f.__name__ == "cross_entropy_with_gradient"
+    ]  # fmt: skip
+    x = nnx.asarray(normal(0, (rows, columns), dtype))
+    t = nnx.asarray(np.where(np.arange(rows) % 3 == 1, -100, np.arange(rows) % columns))
+    one, op, attrs = nnx.asarray(np.ones((), dtype)), nnx.softmax_cross_entropy, {
+        "reduction": reduction}  # fmt: skip
+    (y,), (dx,) = calculus.gradients(op, [x, t], attrs, [one])
+    found, slope = cupy.empty((), dtype), cupy.empty((rows, columns), dtype)
+    cupy.launched.clear()
+    run = Now(nnx.get_backend().xp)
+    assert fusion.build(run, x=x, t=t, y=found, dx=slope, **attrs)
+    assert cupy.launched == ["cross_entropy", "cross_entropy_total"]
+    np.testing.assert_array_equal(found.get(), y.get())
+    np.testing.assert_array_equal(slope.get(), dx.get())
+    assert not fusion.build(run, x=x, t=t, y=found, dx=slope, label_smoothing=0.1, **attrs)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_ids_that_are_no_classes_cost_nothing(reduction: str, cupy: FakeCupy) -> None:
+    """They cannot raise on a device; nothing outside of the array is read. They count as rows."""
+    x, t = normal(0, (5, 4), "float64"), np.array([4, -1, 0, 3, 2**40])
+    op, attrs = nnx.softmax_cross_entropy, {"reduction": reduction}
+    loss, extras = op.forward(np, x, t, **attrs)
+    dout = calculus.like([np.asarray(loss)])
+    (portable,) = op.derivatives
+    known = {**extras, **attrs}
+    dx = portable.kernel(np, dout[0], *[known[name] for name in portable.reads])
+    (y,), (found,) = calculus.gradients(
+        op, [nnx.asarray(x), nnx.asarray(t)], attrs, [nnx.asarray(dout[0])]
+    )
+    np.testing.assert_allclose(y.get(), loss, rtol=1e-13)
+    np.testing.assert_allclose(found.get(), dx, rtol=1e-13)
 
 
 def test_no_row_to_count_gives_nan(cupy: FakeCupy) -> None:
