@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import calculus
 import numpy as np
 import plugin_dirs
 import pytest
+import samples
 
 import nnx
 
@@ -161,6 +163,28 @@ def test_gpu_overrides_equal_portable_kernels(gpu: nnx.Backend) -> None:
         got = nnx.erf(nnx.asarray(x))
         assert got.dtype == dtype
         np.testing.assert_allclose(nnx.to_numpy(got), nnx.erf(x), rtol=1e-5)
+
+
+@pytest.mark.gpu
+def test_gpu_kernels_in_float16(gpu: nnx.Backend) -> None:
+    """Which nothing but a GPU executes: against float64 from the same numbers."""
+    for case in samples.CASES:
+        if case.op not in gpu.kernels or not case.standard:
+            continue
+        args, attrs = case.make("float16", 8)
+        wide = [a.astype("float64") if getattr(a, "dtype", None) == "float16" else a for a in args]
+        with nnx.use_backend("numpy"):
+            douts = calculus.like(calculus.value(case.op, args, attrs))
+            exact = [d.astype("float64") for d in douts]
+            named = {k: calculus.placed(v) for k, v in attrs.items()}
+            expected = calculus.gradients(case.op, wide, named, exact)
+        named = {k: calculus.placed(v) for k, v in attrs.items()}
+        given, cotangents = list(map(calculus.placed, args)), list(map(calculus.placed, douts))
+        found = calculus.gradients(case.op, given, named, cotangents)
+        for f, e in zip([*found[0], *found[1]], [*expected[0], *expected[1]], strict=True):
+            assert gpu.dtype_name(f) == "float16"
+            values = nnx.to_numpy(f).astype("float64")
+            np.testing.assert_allclose(values, e, rtol=2e-2, atol=2e-2, err_msg=case.id)
 
 
 @pytest.mark.gpu

@@ -30,14 +30,14 @@ _source = Source("conv.cu")
 def _takes(groups: int, w: Windows, W: Array, a: Array, b: Array | None = None) -> bool:
     if not floats(W, a, *([] if b is None else [b])):
         return False
-    return bool(W.size <= MOST and _images(a.shape[0], W, w, groups))
+    return bool(W.size <= MOST and _at_once(a.shape[0], W, w, groups))
 
 
 def _depthwise(W: Array, groups: int) -> bool:
     return groups > 1 and bool(W.shape[1] == 1)
 
 
-def _images(batch: int, W: Array, w: Windows, groups: int) -> int:
+def _at_once(batch: int, W: Array, w: Windows, groups: int) -> int:
     """How many images a launch may take: 0 if it may not take one, or all of a depthwise one."""
     channels, out = int(W.shape[1]) * groups, int(W.shape[0])
     if _depthwise(W, groups):
@@ -60,7 +60,7 @@ def _blocks(
     rows = W.shape[1] * w.entries, W.shape[0] // groups
     each = sum(rows) * groups * w.many
     fit = max(1, SCRATCH // (each * W.dtype.itemsize))
-    most = min(fit, _images(batch, W, w, groups))
+    most = min(fit, _at_once(batch, W, w, groups))
     # Of few sizes, so that the calls of a replay, which share what is alike, share it.
     scratch = run.empty((1 << (most * each - 1).bit_length(),), W.dtype)
     for start in range(0, batch, most):
@@ -82,15 +82,27 @@ def _products(run: Run, a: Array, b: Array, out: Array, turned: str = "") -> Non
         run(cupy.matmul, left, right, out=out[g])
 
 
-def _columns(run: Run, x: Array, columns: Array, w: Windows) -> None:
-    n, channels = x.shape[:2]
-    _launch(run, "im2col", n * channels * w.many, x, columns, n, channels, *w.numbers)
-
-
 def _exchange(run: Run, x: Array, b: Array | None, y: Array, n: int, m: int, places: int) -> None:
     """y (m, n, places) = x (n, m, places) + b (n)"""
     kernel = _source("exchange", x.dtype)
     run(kernel, *blocks_of_rows(n * m, places), x, b, y, n, m, places)
+
+
+def _columns(run: Run, x: Array, columns: Array, w: Windows) -> None:
+    n, channels = x.shape[:2]
+    if w.pointwise:
+        _exchange(run, x, None, columns, n, channels, w.many)
+    else:
+        _launch(run, "im2col", n * channels * w.many, x, columns, n, channels, *w.numbers)
+
+
+def _images_of(run: Run, columns: Array, b: Array | None, x: Array, w: Windows) -> None:
+    """The adjoint of `_columns`, plus b."""
+    n, channels = x.shape[:2]
+    if w.pointwise:
+        _exchange(run, columns, b, x, channels, n, w.many)
+    else:
+        _launch(run, "col2im", x.size, columns, b, x, n, channels, *w.numbers)
 
 
 def _results(run: Run, dy: Array, results: Array, w: Windows) -> None:
@@ -131,7 +143,7 @@ def spread(
         made = dx[images]
         _results(run, dy[images], results, w)
         _products(run, kernels, results, columns, turned="a")
-        _launch(run, "col2im", made.size, columns, b, made, made.shape[0], channels, *w.numbers)
+        _images_of(run, columns, b, made, w)
 
 
 def correlate(run: Run, x: Array, dy: Array, W: Array, dW: Array, w: Windows, groups: int) -> None:

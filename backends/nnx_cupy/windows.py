@@ -26,6 +26,11 @@ class Windows(NamedTuple):
         return tuple([y << 32 | x for y, x in self])
 
     @property
+    def pointwise(self) -> bool:
+        """Whether each window is the entry of the image at its place."""
+        return self.entries == 1 and self.places == self.image and self.stride == (1, 1)
+
+    @property
     def area(self) -> int:
         return self.image[0] * self.image[1]
 

@@ -24,7 +24,7 @@ NEEDS = "g++ is not installed: it compiles the CUDA kernels for the CPU"
 _compiling = threading.Lock()
 _KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
 _FLAGS = ("-std=c++17", "-O1", "-w", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing")
-# Each load and store calls a function of runtime.cpp; what libtsan would do is not wanted.
+# Each load and store calls a function of memory.cpp; what libtsan would do is not wanted.
 _WATCH = ("-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0")
 
 
@@ -100,10 +100,12 @@ class Library:
         defines = [o for o in options if o.startswith("-D")]
         path = _folder() / f"{key}.cpp"
         path.write_text(text, encoding="utf-8")
-        runtime = _compiled("runtime.o", "-O2", "-c", str(HERE / "runtime.cpp"))
+        runtime = [
+            str(_compiled(f"{part}.o", "-O2", "-c", str(HERE / f"{part}.cpp")))
+            for part in ("fibers", "memory")
+        ]
         made = _compiled(f"{key}.o", *_WATCH, "-I", str(HERE), *defines, "-c", str(path))
-        both = (str(made), str(runtime))
-        library = _compiled(f"{key}.so", "-shared", "-Wl,-Bsymbolic", *both)
+        library = _compiled(f"{key}.so", "-shared", "-Wl,-Bsymbolic", str(made), *runtime)
         self._library = ctypes.PyDLL(str(library))  # which keeps other threads out
         self.kinds = {n: self._kinds(n) for n in self.names}
 

@@ -30,7 +30,8 @@ CASES: list[Any] = [
     ((3, 4, 8, 11), (6, 2, 3, 3), {"groups": 2, "stride": (2, 3), "padding": 1}),
     ((1, 1, 1, 17), (2, 1, 1, 5), {"padding": (0, 2), "stride": (1, 4)}),
     ((2, 2, 13, 1), (1, 2, 4, 1), {"dilation": (3, 1), "padding": ((0, 5), 0)}),
-    ((5, 3, 1, 1), (4, 3, 1, 1), {}),
+    ((5, 3, 1, 1), (4, 3, 1, 1), {"stride": 2}),
+    ((2, 3, 5, 4), (4, 3, 1, 1), {"padding": ((0, 2), 0)}),
     ((2, 3, 6, 5), (3, 3, 2, 2), {"stride": 4, "padding": ((1, 2), (0, 1)), "dilation": 2}),
     ((1, 9, 4, 4), (6, 3, 3, 3), {"groups": 3, "padding": "same"}),
 ]
@@ -51,6 +52,42 @@ def test_products(x: Any, W: Any, options: Any, bias: bool, dtype: str, cupy: Fa
         cupy, nnx.conv2d, normal(0, x, dtype), normal(1, W, dtype), *b,
         launches=[*FORWARD, *BY_INPUT, *BY_KERNEL, *BY_BIAS * bias], tolerance=5, **options,
     )  # fmt: skip
+
+
+@each_dtype
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("image", [(5, 7), (1, 1)])
+def test_windows_of_one_entry(
+    image: Any, groups: int, dtype: str, cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is laid out, for what a window sees is the image."""
+    x, W, b = normal(0, (3, 4, *image), dtype), normal(1, (6, 4 // groups, 1, 1), dtype), (6,)
+    launches = ["exchange"] * 6 + BY_BIAS
+    for scratch in (conv.SCRATCH, 1):
+        monkeypatch.setattr(conv, "SCRATCH", scratch)
+        times = 1 if scratch > 1 else 3
+        agree(
+            cupy, nnx.conv2d, x, W, normal(2, b, dtype), tolerance=5, groups=groups,
+            launches=["exchange"] * (6 * times) + BY_BIAS,
+        )  # fmt: skip
+    monkeypatch.undo()
+    W = normal(1, (4, 6 // groups, 1, 1), dtype)
+    args = x, W, normal(2, b, dtype)
+    agree(cupy, nnx.conv_transpose2d, *args, launches=launches, tolerance=5, groups=groups)
+
+
+def test_arrays_that_are_not_in_order_are_copied(cupy: FakeCupy) -> None:
+    x, W = normal(0, (2, 3, 6, 5), "float64"), normal(1, (4, 3, 3, 2), "float64")
+    dy, options = normal(2, (2, 4, 4, 4), "float64"), {}
+    expected = calculus.gradients(nnx.conv2d, [nnx.asarray(x), nnx.asarray(W)], options,
+                                  [nnx.asarray(dy)])  # fmt: skip
+    turned = [nnx.permute_dims(nnx.asarray(np.ascontiguousarray(a.T)), (3, 2, 1, 0))
+              for a in (x, W, dy)]  # fmt: skip
+    cupy.launched.clear()
+    found = calculus.gradients(nnx.conv2d, turned[:2], options, turned[2:])
+    assert cupy.launched == [*FORWARD, *BY_INPUT, *BY_KERNEL]
+    for f, e in zip([*found[0], *found[1]], [*expected[0], *expected[1]], strict=True):
+        np.testing.assert_array_equal(f.get(), e.get())
 
 
 @each_dtype

@@ -151,3 +151,18 @@ def test_of_integers_the_portable_kernel_runs(cupy: FakeCupy) -> None:
     y = nnx.max_pool2d(nnx.asarray(np.arange(16).reshape(1, 1, 4, 4)), size=2)
     np.testing.assert_array_equal(y.get(), [[[[5, 7], [13, 15]]]])
     assert cupy.launched == []
+
+
+@each_dtype
+def test_of_several_nans_the_first_has_the_gradient(dtype: str, cupy: FakeCupy) -> None:
+    """As by the portable kernel; PyTorch takes the last."""
+    nan, op = np.nan, nnx.max_pool2d
+    x = np.array([[1, 2, nan, nan], [nan, 3, 5, nan]], dtype)[None, None]
+    y, extras = op.forward(np, x, size=2)
+    (portable,) = op.derivatives
+    known = {**extras, "size": 2, "stride": None, "padding": 0}
+    (dy,) = calculus.like([y])
+    dx = portable.kernel(np, dy, *[known[name] for name in portable.reads])
+    (got,), (found,) = calculus.gradients(op, [nnx.asarray(x)], {"size": 2}, [nnx.asarray(dy)])
+    np.testing.assert_array_equal(got.get(), y)
+    np.testing.assert_array_equal(found.get(), dx)
