@@ -14,6 +14,7 @@ from nnx.threads import blas_name, get_num_threads
 
 from . import (  # noqa: F401 - they fill the table
     activation,
+    attention,
     conv,
     cross_entropy,
     fusions,
