@@ -18,6 +18,7 @@ from . import (  # noqa: F401 - they fill the table
     conv,
     cross_entropy,
     fusions,
+    gelu,
     index,
     linear,
     norm,

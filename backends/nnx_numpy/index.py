@@ -70,15 +70,15 @@ def _erf(run, x):
         a, s, q = cut(v), square(v), divisor(v)
         run(np.clip, v, -4, 4, out=a)
         run(np.multiply, a, a, s)
-        _polynomial(run, s, _P, out)
-        _polynomial(run, s, _Q, q)
+        polynomial(run, s, _P, out)
+        polynomial(run, s, _Q, q)
         run(np.multiply, out, a, out)
         run(np.divide, out, q, out)
         run(np.clip, out, -1, 1, out=out)
     return y
 
 
-def _polynomial(run, x, coefficients, y):
+def polynomial(run, x, coefficients, y):
     """y = c0 + c1 x + c2 x^2 + ..., by Horner's rule"""
     first, *rest, last = coefficients
     run(np.multiply, x, last, y)
