@@ -33,6 +33,11 @@ def _product(run, U, rows, steps):
     return lambda x, out: run(matmul, x, parts, out.reshape(rows, -1, width).transpose(1, 0, 2))
 
 
+def _by_gate(x):
+    """(rows, 4 n) as (4, rows, n)"""
+    return x.reshape(x.shape[0], 4, -1).transpose(1, 0, 2)
+
+
 @functools.lru_cache(32)
 def _halves(n, dtype):
     """sigmoid(a) = (1 + tanh(a / 2)) / 2: the factors of the gates i, f, g, o, and what is added"""
@@ -80,18 +85,22 @@ def _lstm_slopes(run, dy, U, before, cells, gates, lengths, reverse):
     dx, dU = run.new(gates.shape, dtype), run.new((n, 4 * n), dtype)
     dh, dc = run.new((rows, n), dtype), run.new((rows, n), dtype)
     new, part, e = (run.empty((rows, n), dtype) for _ in range(3))
-    slope = run.empty((rows, 4 * n), dtype)
-    product = _product(run, U.T, rows, steps)
+    a, parts, slope = (run.empty((4, rows, n), dtype) for _ in range(3))
+    (i, f, g, o), (di, df, dg, do) = a, parts
+    product, last = _product(run, U.T, rows, steps), 0 if reverse else steps - 1
     run(np.copyto, dh, dy[1])
     run(np.copyto, dc, dy[2])
     for t in _steps(steps, not reverse):
-        a, d, c = gates[t], dx[t], cells[t]
-        i, f, g, o = (a[:, k * n : (k + 1) * n] for k in range(4))
-        di, df, dg, do = (d[:, k * n : (k + 1) * n] for k in range(4))
-        run(np.multiply, f, c, new)
-        run(np.multiply, i, g, part)
-        run(np.add, new, part, new)
-        run(np.tanh, new, new)
+        c = cells[t]
+        # Where they lie, rows of one gate may be a page apart, all in one set of the cache.
+        run(np.copyto, a, _by_gate(gates[t]))
+        if t == last:
+            run(np.multiply, f, c, new)
+            run(np.multiply, i, g, part)
+            run(np.add, new, part, new)
+            run(np.tanh, new, new)
+        else:
+            run(np.tanh, cells[t - 1 if reverse else t + 1], new)
         run(np.add, dh, dy[0][t], dh)
         run(np.multiply, dh, new, do)
         run(np.multiply, new, new, e)
@@ -104,11 +113,11 @@ def _lstm_slopes(run, dy, U, before, cells, gates, lengths, reverse):
         run(np.multiply, e, i, dg)
         # Of i, f and o the slope is a (1 - a), of g it is 1 - a a.
         run(np.multiply, a, a, slope)
-        for k in (slice(0, 2 * n), slice(3 * n, 4 * n)):
-            run(np.subtract, a[:, k], slope[:, k], slope[:, k])
-        run(np.subtract, 1, slope[:, 2 * n : 3 * n], slope[:, 2 * n : 3 * n])
-        run(np.multiply, d, slope, d)
-        product(d, dh)
+        run(np.subtract, a[:2], slope[:2], slope[:2])
+        run(np.subtract, 1, slope[2], slope[2])
+        run(np.subtract, o, slope[3], slope[3])
+        run(np.multiply, parts, slope, _by_gate(dx[t]))
+        product(dx[t], dh)
         run(np.multiply, e, f, dc)
     left, right = before.reshape(-1, n), dx.reshape(-1, 4 * n)
     run(dot_for(8 * steps * rows * n * n), left.T, right, dU)
