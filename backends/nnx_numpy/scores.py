@@ -53,14 +53,15 @@ def _heads(lead: Sequence[int], each: int) -> Iterator[tuple[slice, ...]]:
 def _parts(q: Array, k: Array, causal: bool, rows: int | None) -> list[list[Block]]:
     """The blocks of each part of the heads, the last queries first: they see all keys."""
     queries, keys = q.shape[-2], k.shape[-2]
-    rows = min(queries if rows is None else rows, ROWS if causal else max(ROWS, SCORES // keys))
-    bounds = [(a, min(a + rows, queries)) for a in range(0, queries, rows)][::-1]
+    most = ROWS if causal else max(ROWS, SCORES // keys)
+    step = min(most, queries if rows is None else rows)
+    bounds = [(a, min(a + step, queries)) for a in range(0, queries, step)][::-1]
     return [
         [
             Block(heads, a, b, min(keys, max(1, b + keys - queries)) if causal else keys)
             for a, b in bounds
         ]
-        for heads in _heads(q.shape[:-2], min(rows, queries) * keys)
+        for heads in _heads(q.shape[:-2], min(step, queries) * keys)
     ]
 
 
