@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import nnx
-from nnx.bench.cases import Case
+from nnx.bench.case import Case
 from nnx.bench.columns import Column, columns, implementation
 from nnx.bench.rounds import agree
 from nnx.bench.worker import check

@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("pytest_benchmark")
 
-from nnx.bench.cases import Case, OpCase
+from nnx.bench.case import Case
+from nnx.bench.cases import OpCase
 from nnx.bench.columns import Column, columns
 from nnx.bench.naive import LAYERS
 from nnx.bench.op_table import OPS

@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("pytest_benchmark")
 
-from nnx.bench.cases import NETWORKS, Case
+from nnx.bench.case import Case
+from nnx.bench.cases import NETWORKS
 from nnx.bench.columns import Column, columns
 
 USABLE = [column for column in columns(quick=True) if not column.reason]

@@ -228,7 +228,11 @@ def _block(block: L.TransformerBlock, x: Any) -> Any:
             8, -1
         )
     )
-    y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(x.shape)
+    y = (
+        torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        .transpose(1, 2)
+        .reshape(x.shape)
+    )
     x = x + y @ t(block.attention.out.W)
     h = F.layer_norm(x, (8,), t(block.norm2.gamma)) @ t(block.mlp[0].W)
     return x + F.gelu(h) @ t(block.mlp[3].W)
@@ -260,3 +264,63 @@ def test_long_sequences_take_memory_by_rows(causal: bool) -> None:
     assert peak < 40e6
     again = nnx.attention(q.data, k.data, v.data, causal=causal, rows=2048)
     np.testing.assert_allclose(y.data, again, rtol=1e-4, atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lead=st.lists(st.integers(1, 3), max_size=2), queries=st.integers(1, 150),
+    keys=st.integers(1, 150), causal=st.booleans(), masked=st.booleans(), drops=st.booleans(),
+    rows=st.none() | st.integers(1, 70), size=st.sampled_from([0.1, 1.0, 30.0]),
+    swapped=st.booleans(), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_attention_is_its_formula(
+    lead: list[int], queries: int, keys: int, causal: bool, masked: bool, drops: bool,
+    rows: int | None, size: float, swapped: bool, seed: int,
+) -> None:  # fmt: skip
+    """In one block of queries or several, with small scores and with ones that would overflow."""
+    rng = np.random.default_rng(seed)
+    q, k, v = (rng.normal(size=(*lead, n, e)) for n, e in ((queries, 4), (keys, 4), (keys, 3)))
+    if swapped and lead:  # as heads lie in the rows of a matrix
+        q, k, v = (np.swapaxes(np.swapaxes(x, -2, -3).copy(), -2, -3) for x in (q, k, v))
+    q *= size
+    scores = (*lead, queries, keys)
+    mask = rng.random((queries, keys)) < 0.7 if masked else None
+    drawn = rng.random(scores) if drops else None
+    dy = rng.normal(size=(*lead, queries, 3))
+    ours = [nnx.Tensor(x, requires_grad=True) for x in (q, k, v)]
+    y = nnx.attention(*ours, None, mask, drawn, causal=causal, p=0.3, rows=rows)
+    y.backward(dy)
+
+    theirs = [torch.tensor(x, requires_grad=True) for x in (q, k, v)]
+    seen = torch.ones(scores, dtype=torch.bool)
+    seen = seen.tril(keys - queries) if causal else seen
+    seen = seen if mask is None else seen & torch.tensor(mask)
+    s = (theirs[0] @ theirs[1].mT / 2).masked_fill(~seen, -torch.inf)
+    w = torch.where(seen.any(-1, keepdim=True), s, 0.0).softmax(-1).masked_fill(~seen, 0.0)
+    if drawn is not None:
+        w = w * (torch.tensor(drawn) >= 0.3) / 0.7
+    expected = w @ theirs[2]
+    expected.backward(torch.tensor(dy))
+    np.testing.assert_allclose(y.data, expected.detach(), rtol=1e-9, atol=1e-10)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a.grad, b.grad, rtol=1e-9, atol=1e-10 * size)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_of_many_heads_is_that_of_each(causal: bool) -> None:
+    """Some heads at a time, or with all scores kept, or with none."""
+    rng = np.random.default_rng(0)
+    for heads, length in (((3, 5), 130), ((2, 40), 130), ((70,), 100)):
+        q, k, v, dy = (rng.normal(size=(*heads, length, 4)).astype(np.float32) for _ in range(4))
+        whole = [nnx.Tensor(x, requires_grad=True) for x in (q, k, v)]
+        y = nnx.attention(*whole, causal=causal)
+        y.backward(dy)
+        for at in [*np.ndindex(*heads)][::7]:
+            one = [torch.tensor(x[at], requires_grad=True) for x in (q, k, v)]
+            z = torch.nn.functional.scaled_dot_product_attention(
+                *(x[None] for x in one), is_causal=causal
+            )[0]
+            z.backward(torch.tensor(dy[at]))
+            np.testing.assert_allclose(y.data[at], z.detach(), rtol=1e-4, atol=1e-5)
+            for a, b in zip(whole, one, strict=True):
+                np.testing.assert_allclose(a.grad[at], b.grad, rtol=1e-4, atol=1e-5)

@@ -13,7 +13,7 @@ import pytest
 
 import nnx.bench
 from nnx.bench import columns, footprint, report, rounds, run
-from nnx.bench.cases import ELEMENTWISE, NETWORKS, QUICK, NetworkCase
+from nnx.bench.cases import ELEMENTWISE, NETWORKS, PRODUCTS, QUICK, NetworkCase
 from nnx.bench.op_table import OPS, QUICK_OPS
 from nnx.errors import OptionError
 
@@ -118,7 +118,7 @@ def test_wrong_options(argv: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("argv", "count"),
     [
-        ([], len(NETWORKS) + len(ELEMENTWISE)),
+        ([], len(NETWORKS) + len(ELEMENTWISE) + len(PRODUCTS)),
         (["--quick"], len(QUICK)),
         (["--steps"], len(NETWORKS)),
         (["--ops", "relu,sum"], 2 * 2 * 2),

@@ -12,21 +12,20 @@ import pytest
 import nnx.bench
 from nnx import ops
 from nnx.bench import columns, floor, nnx_cases, rounds
+from nnx.bench.case import Case, Gemm, Prepared, Update
 from nnx.bench.cases import (
     ELEMENTWISE,
     NETWORKS,
+    PRODUCTS,
     QUICK,
-    Case,
-    Gemm,
     LeNetCase,
     NetworkCase,
     OpCase,
-    Prepared,
-    Update,
     decoded,
     encoded,
 )
 from nnx.bench.op_table import NOT_TIMED, OPS, QUICK_OPS
+from nnx.bench.sequences import BlockCase, LSTMCase, SequenceCase
 from nnx.bench.worker import check
 from nnx_numpy import NumpyBackend
 
@@ -78,7 +77,14 @@ def test_the_rows() -> None:
         "784-2048-2048-2048-10, batch 512, Adam",
         "784-100-10, batch 1, inference",
         "LeNet-5, batch 64, Adam",
+        "LSTM 128-256, batch 32, 64 steps, SGD",
+        "LSTM 64-64, batch 32, 32 steps, SGD",
+        "transformer block, 4 heads, 12x64x128, SGD",
+        "transformer block, 4 heads, 4x256x256, SGD",
     ]
+    assert [case.label for case in PRODUCTS] == [
+        "conv2d, 32x64x28x28, forward+backward", "attention, 12x4x64x32, forward+backward",
+    ]  # fmt: skip
     assert [case.label for case in ELEMENTWISE] == [
         f"{op}, {size}, forward+backward"
         for size in ("128x512", "4096x4096")
@@ -87,7 +93,7 @@ def test_the_rows() -> None:
     assert set(QUICK) < {*NETWORKS, *ELEMENTWISE}
 
 
-@pytest.mark.parametrize("case", [*NETWORKS, *ELEMENTWISE], ids=lambda case: case.label)
+@pytest.mark.parametrize("case", [*NETWORKS, *ELEMENTWISE, *PRODUCTS], ids=lambda case: case.label)
 def test_a_case_passes_through_json(case: Case) -> None:
     assert decoded(json.loads(json.dumps(encoded(case)))) == case
 
@@ -169,6 +175,40 @@ def test_lenet_is_the_same(name: str) -> None:
 
 class FastLeNet(LeNetCase):
     rate = 1e-3
+
+
+class FastLSTM(LSTMCase):
+    rate = 1.0
+
+
+class FastBlock(BlockCase):
+    rate = 0.1
+
+
+@pytest.mark.parametrize("name", ["numpy replay", "numba", "torch", "torch-fused"])
+@pytest.mark.parametrize("case", [FastLSTM(3, 5, 4, 6), FastBlock(2, 5, 8, 2)])
+def test_sequences_are_the_same(name: str, case: SequenceCase) -> None:
+    ours, theirs = prepared("numpy", case), prepared(name, case)
+    assert ours is not None and theirs is not None
+    losses = [[p.values(p.run())[0] for _ in range(24)] for p in (ours, theirs)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+    assert losses[0][16] < 0.98 * losses[0][0]  # the first batch again
+    assert prepared("naive", case) is None
+
+
+def test_products_of_sequences_by_hand() -> None:
+    case = LSTMCase(32, 64, 128, 256)
+    step, rows = 2 * 32 * 256 * 1024, 32 * 64
+    inputs = 2 * rows * 128 * 1024
+    assert sum(g.flops for g in case.gemms()) == 2 * inputs + 2 * 64 * step + 64 * step
+    weights = 128 * 1024 + 256 * 1024 + 1024
+    assert case.update() == Update(held=2 * 4 * weights, moved=3 * 4 * weights)
+    block = BlockCase(12, 64, 128, 4)
+    linear = 3 * 2 * (12 * 64) * 12 * 128 * 128
+    attention = 6 * 2 * (12 * 4) * 64 * 32 * 32  # 64 queries that see 32 keys on average
+    assert sum(g.flops for g in block.gemms()) == linear + attention
+    products = floor.prepare("floor products", 1, BlockCase(2, 5, 8, 2))
+    assert products is not None and products.run() is None
 
 
 def test_images_are_shown_as_such() -> None:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from nnx.bench import timing
-from nnx.bench.cases import Prepared
+from nnx.bench.case import Prepared
 
 
 class Clock:

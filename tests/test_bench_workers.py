@@ -14,7 +14,8 @@ import pytest
 
 import nnx.bench
 from nnx.bench import rounds
-from nnx.bench.cases import Case, NetworkCase, OpCase, encoded
+from nnx.bench.case import Case
+from nnx.bench.cases import NetworkCase, OpCase, encoded
 from nnx.bench.columns import Column
 from nnx.bench.process import Worker, WorkerError, environment
 from nnx.bench.worker import SAMPLE, sample

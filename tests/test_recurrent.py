@@ -48,6 +48,24 @@ def pair(kind: str, n_in: int, n_hidden: int, layers: int, both: bool) -> Any:
     return layer, other, pairs
 
 
+@pytest.mark.parametrize(("n", "n_hidden"), [(8, 16), (9, 20), (33, 48), (40, 200)])
+@pytest.mark.parametrize("both", [False, True])
+def test_wide_lstms(n: int, n_hidden: int, both: bool) -> None:
+    """Whose products go by a few columns at a time, where they fit."""
+    rng = np.random.default_rng(0)
+    layer, other, pairs = pair("lstm", 3, n_hidden, 1, both)
+    x = rng.normal(size=(n, 6, 3))
+    t, u = nnx.Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    y, z = layer(t)[0], other(u)[0]
+    dy = rng.normal(size=y.shape)
+    y.backward(dy)
+    z.backward(torch.tensor(dy))
+    np.testing.assert_allclose(y.numpy(), z.detach(), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(t.grad, u.grad, rtol=1e-9, atol=1e-11)
+    for p, grad in pairs:
+        np.testing.assert_allclose(p.grad, grad(), rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @SETTINGS
 @given(

@@ -73,16 +73,17 @@ _GELU = {"none": loops.gelu, "tanh": loops.gelu_tanh}
 _GELU_SLOPE = {"none": loops.gelu_slope, "tanh": loops.gelu_tanh_slope}
 
 
-@overrides.forward(ops.gelu)
-@calls
 def _gelu(run: Run, x: Array, *, approximate: str = "none") -> Any:
     return _elementwise(run, _GELU[approximate], x)
 
 
-@overrides.derivative(ops.gelu, "x")
-@calls
 def _gelu_slope(run: Run, dy: Array, x: Array, approximate: str) -> Any:
     return _elementwise(run, _GELU_SLOPE[approximate], dy, x)
+
+
+# NumPy's two kernels belong together, so the portable ones run for the rest.
+overrides.forward(ops.gelu)(calls(_gelu, otherwise=ops.gelu.forward))
+overrides.derivative(ops.gelu, "x")(calls(_gelu_slope, otherwise=ops.gelu.derivatives[0].kernel))
 
 
 def _along_rows(run: Run, loop: Any, axis: int, *arrays: Array) -> Any:

@@ -14,9 +14,11 @@ from nnx.threads import blas_name, get_num_threads
 
 from . import (  # noqa: F401 - they fill the table
     activation,
+    attention,
     conv,
     cross_entropy,
     fusions,
+    gelu,
     index,
     linear,
     norm,

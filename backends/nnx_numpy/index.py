@@ -35,8 +35,11 @@ SLICE = 128  # entries at one index, from which on a call for each is faster tha
 @overrides.forward(scatter_add)
 @calls
 def _scatter_add(run, x, indices, *, size, axis=0):
-    y = run.new((*x.shape[:axis], size, *x.shape[axis + indices.ndim :]), x.dtype)
+    before, after = x.shape[:axis], x.shape[axis + indices.ndim :]
+    y = run.new((*before, size, *after), x.dtype)
     run(np.copyto, y, 0)
+    if indices.ndim > 1 and indices.flags.c_contiguous and x.flags.c_contiguous:
+        x, indices = x.reshape(*before, indices.size, *after), indices.reshape(-1)
     if indices.ndim == 1 and x.size >= SLICE * indices.size:
         run(_add_slices, np.moveaxis(y, axis, 0), indices, np.moveaxis(x, axis, 0))
     else:
@@ -70,15 +73,15 @@ def _erf(run, x):
         a, s, q = cut(v), square(v), divisor(v)
         run(np.clip, v, -4, 4, out=a)
         run(np.multiply, a, a, s)
-        _polynomial(run, s, _P, out)
-        _polynomial(run, s, _Q, q)
+        polynomial(run, s, _P, out)
+        polynomial(run, s, _Q, q)
         run(np.multiply, out, a, out)
         run(np.divide, out, q, out)
         run(np.clip, out, -1, 1, out=out)
     return y
 
 
-def _polynomial(run, x, coefficients, y):
+def polynomial(run, x, coefficients, y):
     """y = c0 + c1 x + c2 x^2 + ..., by Horner's rule"""
     first, *rest, last = coefficients
     run(np.multiply, x, last, y)

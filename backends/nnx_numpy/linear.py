@@ -12,13 +12,19 @@ from nnx.ops import affine
 from .table import FLOATS, UNTHREADED_VECTOR, dot_for, ones, overrides
 
 
-def _rows(x: Any) -> Any:
-    """Leading axes as one; None if that is no view, or x no matrix that the BLAS takes."""
-    if type(x) is not np.ndarray or x.dtype not in FLOATS:
-        return None
+def _takes(x: Any) -> bool:
+    return type(x) is np.ndarray and x.dtype in FLOATS and (x.ndim == 2 or x.size > 0)
+
+
+def _rows(run: Any, x: Any) -> Any:
+    """Leading axes as one: a view, or else a copy in scratch."""
     if x.ndim == 2:
         return x
-    return x.reshape(-1, x.shape[-1]) if x.flags.c_contiguous and x.size else None
+    if not x.flags.c_contiguous:
+        made = run.empty(x.shape, x.dtype)
+        run(np.copyto, made, x)
+        x = made
+    return x.reshape(-1, x.shape[-1])
 
 
 def _result(run: Any, lead: Any, like: Any, columns: int) -> Any:
@@ -30,9 +36,9 @@ def _result(run: Any, lead: Any, like: Any, columns: int) -> Any:
 @overrides.forward(affine)
 @calls
 def _affine(run, x, W, b=None):
-    rows = _rows(x)
-    if rows is None or type(W) is not np.ndarray:
+    if not _takes(x) or type(W) is not np.ndarray:
         return None
+    rows = _rows(run, x)
     n, k = rows.shape
     y, out = _result(run, x.shape[:-1], x, W.shape[1])
     run(dot_for(2 * n * k * W.shape[1]), rows, W, out)
@@ -44,9 +50,9 @@ def _affine(run, x, W, b=None):
 @overrides.derivative(affine, "x")
 @calls
 def _affine_x(run, dy, W):
-    rows = _rows(dy)
-    if rows is None:
+    if not _takes(dy):
         return None
+    rows = _rows(run, dy)
     dx, out = _result(run, dy.shape[:-1], dy, W.shape[0])
     run(dot_for(2 * rows.shape[0] * W.size), rows, W.T, out)
     return dx
@@ -55,9 +61,9 @@ def _affine_x(run, dy, W):
 @overrides.derivative(affine, "W")
 @calls
 def _affine_W(run, dy, x):
-    left, right = _rows(x), _rows(dy)
-    if left is None or right is None:
+    if not (_takes(x) and _takes(dy)):
         return None
+    left, right = _rows(run, x), _rows(run, dy)
     dW = run.new((left.shape[1], right.shape[1]), dy.dtype)
     run(dot_for(2 * left.shape[0] * dW.size), left.T, right, dW)
     return dW
@@ -66,9 +72,9 @@ def _affine_W(run, dy, x):
 @overrides.derivative(affine, "b")
 @calls
 def _affine_b(run, dy):
-    rows = _rows(dy)
-    if rows is None:
+    if not _takes(dy):
         return None
+    rows = _rows(run, dy)
     db = run.new(dy.shape[-1:], dy.dtype)
     run(dot_for(2 * dy.size, UNTHREADED_VECTOR), ones(rows.shape[0], dy.dtype), rows, db)
     return db

@@ -220,42 +220,48 @@ def _layer_norm(run, x, gamma=None, beta=None, *, ndim=1, eps=1e-5):
 @overrides.fused(layer_norm)(_layer_norm).d("x", "gamma", "beta")
 @calls(otherwise=_layer_slopes_otherwise)
 def _layer_norm_slopes(run, dy, x, gamma, beta, means, inverses, h, inv, ndim):
-    """dx = (g - mean of g - h mean of g h) / sqrt(var + eps), g = gamma dy"""
+    """dx = i (g - mean of g - i^2 c mean of g c), with i = 1 / sqrt(var + eps), g = gamma dy and
+    c = x - mean. Sums of g are products of dy with gamma, those of g c of dy c.
+    """
     if means is None:
         return None
     dx, count = run.new(x.shape, x.dtype), means.size
     dgamma, dbeta = (None if v is None else run.new(v.shape, x.dtype) for v in (gamma, beta))
     n, given = x.size // count, in_order(run, dy, tuple(range(dy.ndim)))
-    space, spare = _space(run, x, n), _space(run, x, n)
+    space = _space(run, x, n)
     sums, dots = run.empty((count,), x.dtype), run.empty((count,), x.dtype)
     part, first = run.empty((n,), x.dtype), True
+    scale = ones(n, x.dtype) if gamma is None else gamma.reshape(-1)
     for a, d, b, m, i, s, t in _by_rows(count, x, given, dx, means, inverses, sums, dots):
-        h, g = space(a.shape), d
-        run(np.subtract, a, m, h)
-        run(np.multiply, h, i, h)
+        c, product = space(a.shape), dot_for(2 * a.size, UNTHREADED_VECTOR)
+        run(np.subtract, a, m, c)
+        run(np.multiply, d, c, b)
+        run(product, b, scale, t[:, 0])
         if dgamma is not None:
-            g = spare(a.shape)
-            run(np.multiply, d, h, b)
-            _add_columns(run, b, dgamma, part, first)
-            run(np.multiply, d, gamma.reshape(-1), g)
+            _add_columns(run, i[:, 0], b, dgamma, part, first)
         if dbeta is not None:
-            _add_columns(run, d, dbeta, part, first)
-        _row_sums(run, g, s)
-        run(np.vecdot, g, h, out=t[:, 0])
+            _add_columns(run, ones(d.shape[0], d.dtype), d, dbeta, part, first)
+        run(product, d, scale, s[:, 0])
         run(np.multiply, s, 1 / n, s)
         run(np.multiply, t, 1 / n, t)
-        run(np.multiply, h, t, h)
-        run(np.subtract, g, s, b)
-        run(np.subtract, b, h, b)
+        for _ in range(2):
+            run(np.multiply, t, i, t)
+        run(np.multiply, c, t, c)
+        run(np.add, c, s, c)
+        g = d
+        if gamma is not None:
+            run(np.multiply, d, scale, b)
+            g = b
+        run(np.subtract, g, c, b)
         run(np.multiply, b, i, b)
         first = False
     return dx, dgamma, dbeta
 
 
-def _add_columns(run: Run, x: Array, sums: Array, part: Array, first: bool) -> None:
-    """sums (+)= those of the columns"""
+def _add_columns(run: Run, weights: Array, x: Array, sums: Array, part: Array, first: bool) -> None:
+    """sums (+)= those of the columns, each row with its weight"""
     total = sums.reshape(-1)
     product = dot_for(2 * x.size, UNTHREADED_VECTOR)
-    run(product, ones(x.shape[0], x.dtype), x, total if first else part)
+    run(product, weights, x, total if first else part)
     if not first:
         run(np.add, total, part, total)

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from nnx.calls import calls
 from nnx.ops import lstm
 
-from .table import FLOATS, dot_for, overrides
+from .table import FLOATS, dot_for, matmul_for, overrides
 
 
 def _steps(count, backward):
     return range(count - 1, -1, -1) if backward else range(count)
 
 
-def _sigmoid(x, y):
-    """NumPy's `negative` gives wrong values for a float32 column that is its own `out`."""
-    with np.errstate(over="ignore"):
-        np.multiply(x, -1, y)
-        np.exp(y, y)
-        np.add(y, 1, y)
-        np.divide(1, y, y)
+UNPACKED = 1_000_000  # m n k, up to which OpenBLAS multiplies without copying the factors first
+
+
+def _product(run, U, rows, steps):
+    """f(x, out) = x U, x (rows, k), step after step: by a few columns of U at a time, which is
+    almost twice as fast.
+    """
+    (k, n), few = U.shape, [64, 32, 16]
+    width = next((w for w in few if n % w == 0 and rows * k * w <= UNPACKED), None)
+    if width is None or rows < 8 or steps < 4:
+        dot = dot_for(2 * rows * k * n)
+        return lambda x, out: run(dot, x, U, out)
+    parts, matmul = run.empty((n // width, k, width), U.dtype), matmul_for(2 * rows * k * width)
+    run(np.copyto, parts, U.reshape(k, -1, width).transpose(1, 0, 2))
+    return lambda x, out: run(matmul, x, parts, out.reshape(rows, -1, width).transpose(1, 0, 2))
+
+
+def _by_gate(x):
+    """(rows, 4 n) as (4, rows, n)"""
+    return x.reshape(x.shape[0], 4, -1).transpose(1, 0, 2)
+
+
+@functools.lru_cache(32)
+def _halves(n, dtype):
+    """sigmoid(a) = (1 + tanh(a / 2)) / 2: the factors of the gates i, f, g, o, and what is added"""
+    return np.repeat(np.array([[0.5, 0.5, 1, 0.5], [0.5, 0.5, 0, 0.5]], dtype), n, axis=1)
 
 
 @overrides.forward(lstm)
@@ -32,17 +53,19 @@ def _lstm(run, x, U, h, c, lengths=None, *, reverse=False):
     y, last, end = (run.new(s, dtype) for s in ((steps, rows, n), (rows, n), (rows, n)))
     before, cells = run.new((steps, rows, n), dtype), run.new((steps, rows, n), dtype)
     gates, part = run.new((steps, rows, 4 * n), dtype), run.empty((rows, n), dtype)
-    product, order = dot_for(8 * rows * n * n), _steps(steps, reverse)
+    product, order = _product(run, U, rows, steps), _steps(steps, reverse)
+    half, more = _halves(n, dtype)
     for t, after in zip(order, [*order[1:], None], strict=True):
         run(np.copyto, before[t], h)
         if t == order[0]:
             run(np.copyto, cells[t], c)
         a, new = gates[t], end if after is None else cells[after]
-        run(product, before[t], U, a)
+        product(before[t], a)
         run(np.add, a, x[t], a)
-        run(_sigmoid, a[:, : 2 * n], a[:, : 2 * n])
-        run(np.tanh, a[:, 2 * n : 3 * n], a[:, 2 * n : 3 * n])
-        run(_sigmoid, a[:, 3 * n :], a[:, 3 * n :])
+        run(np.multiply, a, half, a)
+        run(np.tanh, a, a)
+        run(np.multiply, a, half, a)
+        run(np.add, a, more, a)
         run(np.multiply, a[:, n : 2 * n], cells[t], new)
         run(np.multiply, a[:, :n], a[:, 2 * n : 3 * n], part)
         run(np.add, new, part, new)
@@ -62,18 +85,22 @@ def _lstm_slopes(run, dy, U, before, cells, gates, lengths, reverse):
     dx, dU = run.new(gates.shape, dtype), run.new((n, 4 * n), dtype)
     dh, dc = run.new((rows, n), dtype), run.new((rows, n), dtype)
     new, part, e = (run.empty((rows, n), dtype) for _ in range(3))
-    slope = run.empty((rows, 4 * n), dtype)
-    product = dot_for(8 * rows * n * n)
+    a, parts, slope = (run.empty((4, rows, n), dtype) for _ in range(3))
+    (i, f, g, o), (di, df, dg, do) = a, parts
+    product, last = _product(run, U.T, rows, steps), 0 if reverse else steps - 1
     run(np.copyto, dh, dy[1])
     run(np.copyto, dc, dy[2])
     for t in _steps(steps, not reverse):
-        a, d, c = gates[t], dx[t], cells[t]
-        i, f, g, o = (a[:, k * n : (k + 1) * n] for k in range(4))
-        di, df, dg, do = (d[:, k * n : (k + 1) * n] for k in range(4))
-        run(np.multiply, f, c, new)
-        run(np.multiply, i, g, part)
-        run(np.add, new, part, new)
-        run(np.tanh, new, new)
+        c = cells[t]
+        # Where they lie, rows of one gate may be a page apart, all in one set of the cache.
+        run(np.copyto, a, _by_gate(gates[t]))
+        if t == last:
+            run(np.multiply, f, c, new)
+            run(np.multiply, i, g, part)
+            run(np.add, new, part, new)
+            run(np.tanh, new, new)
+        else:
+            run(np.tanh, cells[t - 1 if reverse else t + 1], new)
         run(np.add, dh, dy[0][t], dh)
         run(np.multiply, dh, new, do)
         run(np.multiply, new, new, e)
@@ -86,11 +113,11 @@ def _lstm_slopes(run, dy, U, before, cells, gates, lengths, reverse):
         run(np.multiply, e, i, dg)
         # Of i, f and o the slope is a (1 - a), of g it is 1 - a a.
         run(np.multiply, a, a, slope)
-        for k in (slice(0, 2 * n), slice(3 * n, 4 * n)):
-            run(np.subtract, a[:, k], slope[:, k], slope[:, k])
-        run(np.subtract, 1, slope[:, 2 * n : 3 * n], slope[:, 2 * n : 3 * n])
-        run(np.multiply, d, slope, d)
-        run(product, d, U.T, dh)
+        run(np.subtract, a[:2], slope[:2], slope[:2])
+        run(np.subtract, 1, slope[2], slope[2])
+        run(np.subtract, o, slope[3], slope[3])
+        run(np.multiply, parts, slope, _by_gate(dx[t]))
+        product(dx[t], dh)
         run(np.multiply, e, f, dc)
     left, right = before.reshape(-1, n), dx.reshape(-1, 4 * n)
     run(dot_for(8 * steps * rows * n * n), left.T, right, dU)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..errors import OptionError
 from . import columns, rounds, run, text
-from .cases import ELEMENTWISE, NETWORKS, QUICK, Case, OpCase
+from .case import Case
+from .cases import ELEMENTWISE, NETWORKS, PRODUCTS, QUICK, OpCase
 from .machine import usable_cores
 from .op_table import NOT_TIMED, OPS, QUICK_OPS
 from .report import Report, newest_gpu, read, write
@@ -83,7 +84,7 @@ def _threads(given: str | None, quick: bool) -> list[int]:
 
 def _cases(options: argparse.Namespace) -> list[Case]:
     """The rows: all networks and elementwise ones, or those asked for."""
-    standard = QUICK if options.quick else (*NETWORKS, *ELEMENTWISE)
+    standard = QUICK if options.quick else (*NETWORKS, *ELEMENTWISE, *PRODUCTS)
     if options.steps:
         standard = tuple(case for case in standard if not isinstance(case, OpCase))
     found = list(standard) if options.steps or options.ops is None else []

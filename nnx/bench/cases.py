@@ -6,88 +6,15 @@ name in its table `PREPARE`: where there is none, the implementation has no time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from .case import BATCHES, RATES, TITLES, Case, Gemm, Update
 from .op_table import OPS, Array, OpSpec, normal
-
-BATCHES = 8  # that a training step goes through in turn, so that no input stays in a cache
-RATES = {"sgd": 1e-3, "adam": 1e-5}  # low: the loss still falls after all the steps that are timed
-NONE_SUCH = "has none such"  # what an implementation says of a case that it is without
-TITLES = {"sgd": "SGD", "adam": "Adam"}
-
-
-class Prepared(NamedTuple):
-    """One implementation of a case, ready to be called again and again.
-
-    run           one call; it may return before the device has finished
-    values        what `run` returned, as NumPy arrays: what is compared between implementations
-    synchronize   waits for the device
-    """
-
-    run: Callable[[], Any]
-    values: Callable[[Any], list[Array]]
-    synchronize: Callable[[], None] = lambda: None
-
-
-class Gemm(NamedTuple):
-    """A matrix product: (m, k) times (k, n); `left`, `right`: that factor is a transposed view."""
-
-    m: int
-    k: int
-    n: int
-    left: bool = False
-    right: bool = False
-
-    @property
-    def flops(self) -> int:
-        return 2 * self.m * self.k * self.n
-
-
-class Update(NamedTuple):
-    """What an optimizer does to memory in a step: bytes it holds, and bytes it reads and writes."""
-
-    held: int
-    moved: int
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row of a table: the label says it all."""
-
-    kind: ClassVar[str]
-
-    @property
-    def name(self) -> str:
-        raise NotImplementedError
-
-    @property
-    def size(self) -> str:
-        raise NotImplementedError
-
-    @property
-    def what(self) -> str:
-        raise NotImplementedError
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}, {self.size}, {self.what}"
-
-    @property
-    def trains(self) -> bool:
-        """Whether `run` is a training step and gives its loss."""
-        return False
-
-    def gemms(self) -> list[Gemm]:
-        """The matrix products of a training step, in order: what its floor is computed from."""
-        return []
-
-    def update(self) -> Update | None:
-        """What the optimizer moves in a training step; None where nothing is trained."""
-        return None
+from .sequences import BlockCase, LSTMCase
 
 
 class NetworkInputs(NamedTuple):
@@ -257,7 +184,10 @@ class LeNetCase(Case):
         return LeNetInputs(weights, batches)
 
 
-KINDS: dict[str, type[Case]] = {cls.kind: cls for cls in (NetworkCase, LeNetCase, OpCase)}
+_KINDS = (NetworkCase, LeNetCase, LSTMCase, BlockCase, OpCase)
+KINDS: dict[str, type[Case]] = {
+    cls.kind: cls for cls in (NetworkCase, LeNetCase, LSTMCase, BlockCase, OpCase)
+}
 
 
 def encoded(case: Case) -> dict[str, Any]:
@@ -282,12 +212,17 @@ NETWORKS: tuple[Case, ...] = (
     NetworkCase((784, 2048, 2048, 2048, 10), 512, "adam"),
     NetworkCase((784, 100, 10), 1),
     LeNetCase(64),
+    LSTMCase(32, 64, 128, 256),
+    LSTMCase(32, 32, 64, 64),
+    BlockCase(12, 64, 128, 4),
+    BlockCase(4, 256, 256, 4),
 )
 ELEMENTWISE: tuple[Case, ...] = tuple(
     OpCase(op, shape)
     for shape in ((128, 512), (4096, 4096))
     for op in ("relu", "sigmoid", "softmax")
 )
+PRODUCTS: tuple[Case, ...] = (OpCase("conv2d", (32, 28)), OpCase("attention", (12, 64)))
 QUICK: tuple[Case, ...] = (NETWORKS[1], NETWORKS[2], NETWORKS[3], NETWORKS[8], *ELEMENTWISE[:3])
 SWEEP_SIZES = (784, 512, 512, 10)
 SWEEP_BATCHES: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096)

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from ..backend import Backend, backends, load_backend
 from ..errors import OptionError
-from .cases import Case, OpCase, Prepared
+from .case import Case, Prepared
+from .cases import OpCase
 
 PEERS = {"torch": "PyTorch", "jax": "JAX"}
 THP = "THP_MEM_ALLOC_ENABLE"  # PyTorch reads it once: arrays of 2 MiB and more get huge pages

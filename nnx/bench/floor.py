@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .cases import Case, Gemm, Prepared, Update
+from .case import Case, Gemm, Prepared, Update
 
 THREADED_BYTES = 8_000_000  # below, handing a part of a copy to a thread costs more than it saves
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from itertools import cycle
 from typing import Any
 
-from .cases import Case, NetworkCase, OpCase, Prepared
+from .case import Case, Prepared
+from .cases import NetworkCase, OpCase
 from .op_table import Array
 
 jax: Any = importlib.import_module("jax")
@@ -41,10 +42,16 @@ def _layer_norm(x: Any, g: Any, b: Any) -> Any:
     return centred * jax.lax.rsqrt(np.mean(centred**2, -1, keepdims=True) + 1e-5) * g + b
 
 
+def _attention(q: Any, k: Any, v: Any, causal: bool) -> Any:
+    s = q @ k.mT / q.shape[-1] ** 0.5
+    return nn.softmax(np.where(np.tri(*s.shape[-2:], dtype=bool), s, -math.inf)) @ v
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": np.abs,
     "add": np.add,
     "affine": lambda x, W, b: x @ W + b,
+    "attention": _attention,
     "avg_pool2d": lambda x, size: _pool(x, size, 0.0, jax.lax.add) / size**2,
     "categorical_crossentropy": lambda y, t: np.mean(-t * np.log(y)),
     "clip": np.clip,

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .cases import Case, NetworkCase, OpCase, Prepared
+from .case import Case, Prepared
+from .cases import NetworkCase, OpCase
 from .op_table import Array
 
 

@@ -11,12 +11,23 @@ import nnx
 from ..arrays import asarray
 from ..backend import Backend, set_backend
 from ..capture import capture
-from ..layers import Layer, Linear, Relu, Sequential, SoftmaxCrossEntropy
+from ..layers import (
+    LSTM,
+    Layer,
+    Linear,
+    MeanSquaredError,
+    Relu,
+    Sequential,
+    SoftmaxCrossEntropy,
+    TransformerBlock,
+)
 from ..optim import SGD, Adam, Optimizer
 from ..tensor import Tensor
 from ..train import build_model
-from .cases import Case, LeNetCase, NetworkCase, OpCase, Prepared
+from .case import Case, Prepared
+from .cases import LeNetCase, NetworkCase, OpCase
 from .op_table import Array
+from .sequences import BlockCase, LSTMCase, SequenceCase
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam}
 
@@ -65,11 +76,34 @@ def lenet(backend: Backend, form: Form, case: LeNetCase) -> Prepared:
     return _training(backend, form, net, Adam(net.parameters(), lr=case.rate), inputs.batches)
 
 
+def lstm(backend: Backend, form: Form, case: LSTMCase) -> Prepared:
+    """A layer of its own."""
+    net = LSTM(case.width, case.hidden)
+    return _sequences(backend, form, net, case, "layers.0.0.")
+
+
+def block(backend: Backend, form: Form, case: BlockCase) -> Prepared:
+    """A layer of its own."""
+    net = TransformerBlock(case.width, case.heads, causal=True)
+    return _sequences(backend, form, net, case)
+
+
+def _sequences(
+    backend: Backend, form: Form, net: Layer, case: SequenceCase, prefix: str = ""
+) -> Prepared:
+    weights, batches = case.inputs()
+    net.load_state_dict({prefix + name: w for name, w in weights.items()})
+    optimizer = SGD(net.parameters(), lr=case.rate)
+    return _training(backend, form, net, optimizer, batches, MeanSquaredError())
+
+
 def _training(
     backend: Backend, form: Form, net: Layer, optimizer: Optimizer,
-    given: list[tuple[Array, Array]],
+    given: list[tuple[Array, Array]], loss: Any = None,
 ) -> Prepared:  # fmt: skip
-    loss, batches = SoftmaxCrossEntropy(), cycle([tuple(map(asarray, batch)) for batch in given])
+    """loss   of results and targets; SoftmaxCrossEntropy by default"""
+    loss = loss or SoftmaxCrossEntropy()
+    batches = cycle([tuple(map(asarray, batch)) for batch in given])
 
     def train(x: Any, t: Any) -> Any:
         optimizer.zero_grad()
@@ -128,5 +162,7 @@ def op(backend: Backend, form: Form, case: OpCase) -> Prepared:
 PREPARE: dict[str, Callable[[Backend, Form, Any], Prepared | None]] = {
     "network": network,
     "lenet": lenet,
+    "lstm": lstm,
+    "block": block,
     "op": op,
 }

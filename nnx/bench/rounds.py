@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import NnxError
-from .cases import Case, encoded
+from .case import Case
+from .cases import encoded
 from .columns import Column
 from .process import Worker, WorkerError
 from .summary import Round

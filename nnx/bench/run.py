@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import date
 
-from .cases import SWEEP_BATCHES, SWEEP_SIZES, Case, NetworkCase
+from .case import Case
+from .cases import SWEEP_BATCHES, SWEEP_SIZES, NetworkCase
 from .columns import FLOOR, PEERS, Column, on_device
 from .floor import update_seconds
 from .footprint import footprints

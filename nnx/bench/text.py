@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .cases import NONE_SUCH
+from .case import NONE_SUCH
 from .report import Report
 from .table import (
     FEW,

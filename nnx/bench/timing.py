@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from .cases import Prepared
+from .case import Prepared
 
 # Short against a scheduler's time slice, so that the median chunk is one nobody interrupted.
 CHUNK_S = 5e-4

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from itertools import cycle
 from typing import Any, NamedTuple
 
-from .cases import Case, LeNetCase, NetworkCase, OpCase, Prepared
+from .case import Case, Prepared
+from .cases import LeNetCase, NetworkCase, OpCase
 from .op_table import Array
+from .sequences import BlockCase, LSTMCase
 
 torch: Any = importlib.import_module("torch")
 F = torch.nn.functional
@@ -18,6 +20,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": torch.abs,
     "add": torch.add,
     "affine": lambda x, W, b: torch.addmm(b, x, W),
+    "attention": lambda q, k, v, causal: F.scaled_dot_product_attention(q, k, v, is_causal=causal),
     "astype": lambda x, dtype: x.to(getattr(torch, dtype)),
     "avg_pool2d": lambda x, size: F.avg_pool2d(x, size),
     "categorical_crossentropy": lambda y, t: (-t * torch.log(y)).mean(),
@@ -158,7 +161,7 @@ def network(variant: Variant, case: NetworkCase) -> Prepared:
     net = _network(variant, inputs.weights)
     if not case.trains:
         return _prediction(variant, net, cycle([(_tensor(variant, x),) for x, _ in inputs.batches]))
-    return _training(variant, net, OPTIMIZERS[case.optimizer], case.rate, inputs.batches)
+    return _training(variant, net, net, OPTIMIZERS[case.optimizer], case.rate, inputs.batches)
 
 
 def lenet(variant: Variant, case: LeNetCase) -> Prepared:
@@ -179,20 +182,64 @@ def lenet(variant: Variant, case: LeNetCase) -> Prepared:
         nn.Unflatten(1, (1, 28, 28)), *pooled[0], *pooled[1], nn.Flatten(), *hidden[0], *hidden[1],
         last,
     ).to(variant.device)  # fmt: skip
-    return _training(variant, net, torch.optim.Adam, case.rate, inputs.batches)
+    return _training(variant, net, net, torch.optim.Adam, case.rate, inputs.batches)
+
+
+def lstm(variant: Variant, case: LSTMCase) -> Prepared:
+    """PyTorch's layer; of its two biases one stays 0."""
+    weights, batches = case.inputs()
+    net = torch.nn.LSTM(case.width, case.hidden, batch_first=True)
+    net.bias_hh_l0.requires_grad_(False)
+    with torch.no_grad():
+        for name, w in (("weight_ih", "W"), ("weight_hh", "U"), ("bias_ih", "b")):
+            getattr(net, f"{name}_l0").copy_(torch.tensor(weights[w].T))
+        net.bias_hh_l0.zero_()
+    net.to(variant.device)
+    sgd = torch.optim.SGD
+    return _training(variant, net, lambda x: net(x)[0], sgd, case.rate, batches, F.mse_loss)
+
+
+def block(variant: Variant, case: BlockCase) -> Prepared:
+    """As PyTorch's users write it, around its fused attention."""
+    (weights, batches), nn, width = case.inputs(), torch.nn, case.width
+    net = nn.ModuleDict({
+        "norm1": nn.LayerNorm(width), "qkv": nn.Linear(width, 3 * width),
+        "out": nn.Linear(width, width), "norm2": nn.LayerNorm(width),
+        "mlp0": nn.Linear(width, 4 * width), "mlp3": nn.Linear(4 * width, width),
+    })  # fmt: skip
+    with torch.no_grad():
+        for name, w in weights.items():
+            layer, _, kind = name.removeprefix("attention.").rpartition(".")
+            made = net[layer.replace(".", "")]
+            (made.weight if kind in ("W", "gamma") else made.bias).copy_(torch.tensor(w.T))
+    net.to(variant.device)
+
+    def forward(x: Any) -> Any:
+        shape = (*x.shape[:2], case.heads, width // case.heads)
+        parts = net["qkv"](net["norm1"](x)).split(width, -1)
+        q, k, v = (part.view(shape).transpose(1, 2) for part in parts)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + net["out"](y.transpose(1, 2).reshape(x.shape))
+        return x + net["mlp3"](F.gelu(net["mlp0"](net["norm2"](x))))
+
+    return _training(variant, net, forward, torch.optim.SGD, case.rate, batches, F.mse_loss)
 
 
 def _training(
-    variant: Variant, net: Any, make: Any, rate: float, given: list[tuple[Array, Array]]
-) -> Prepared:
+    variant: Variant, net: Any, forward: Any, make: Any, rate: float,
+    given: list[tuple[Array, Array]], loss_of: Any = F.cross_entropy,
+) -> Prepared:  # fmt: skip
+    """forward   the network's function, `net` itself if that is it"""
     batches = cycle([(_tensor(variant, x), _tensor(variant, t)) for x, t in given])
     options = {"fused": True} if variant.fused else {}
     if variant.graphed and make is torch.optim.Adam:
         options["capturable"] = True
-    optimizer = make(net.parameters(), lr=rate, **options)
+    learned = [p for p in net.parameters() if p.requires_grad]
+    optimizer = make(learned, lr=rate, **options)
+    loss = _compiled(variant, lambda x, t: loss_of(forward(x), t))
     if variant.graphed:
-        return Prepared(_graphed(net, optimizer, batches), _values, _synchronize(variant))
-    loss = _compiled(variant, lambda x, t: F.cross_entropy(net(x), t))
+        step = _graphed(net, optimizer, loss, batches)
+        return Prepared(step, _values, _synchronize(variant))
     update = _compiled(variant, optimizer.step)
 
     def train() -> list[Any]:
@@ -206,14 +253,16 @@ def _training(
     return Prepared(train, _values, _synchronize(variant))
 
 
-def _graphed(net: Any, optimizer: Any, batches: Iterator[tuple[Any, Any]]) -> Callable[[], Any]:
+def _graphed(
+    net: Any, optimizer: Any, loss: Any, batches: Iterator[tuple[Any, Any]]
+) -> Callable[[], Any]:
     """The whole step as one CUDA graph, as PyTorch's documentation shows it; from its start."""
     x, t = (batch.clone() for batch in next(batches))
     before = {name: value.clone() for name, value in net.state_dict().items()}
 
     def step() -> Any:
         optimizer.zero_grad(set_to_none=True)
-        value = F.cross_entropy(net(x), t)
+        value = loss(x, t)
         value.backward()
         optimizer.step()
         return value
@@ -257,5 +306,7 @@ def _prediction(variant: Variant, net: Any, batches: Iterator[tuple[Any]]) -> Pr
 PREPARE: dict[str, Callable[[Variant, Any], Prepared | None]] = {
     "network": network,
     "lenet": lenet,
+    "lstm": lstm,
+    "block": block,
     "op": op,
 }

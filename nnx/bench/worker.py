@@ -23,7 +23,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from .cases import NONE_SUCH, Prepared, decoded
+from .case import NONE_SUCH, Prepared
+from .cases import decoded
 from .columns import Implementation, implementation
 from .timing import block, calls_per_chunk
 

@@ -48,14 +48,13 @@ class _Recurrent(Layer):
         if len(shape) != 3 or shape[2] != self.n_in or not shape[1]:
             raise ShapeError(f"x has shape {shape}, expected (N, T, {self.n_in}) with T at least 1")
         begin, last = self._begin(x, state), list[list[Any]]()
-        y = x
+        y = ops.permute_dims(x, (1, 0, 2))  # from here on time comes first
         for i, cells in enumerate(self.layers):
             if i:
                 y = self.dropout(y)
             found = []
             for cell in cells:
                 a = ops.affine(y, cell.W, cell.b)
-                a = a if i else ops.permute_dims(a, (1, 0, 2))  # from here on time comes first
                 out, *ends = self._run(cell, a, [s[len(last)] for s in begin], lengths)
                 found.append(out)
                 last.append(ends)
