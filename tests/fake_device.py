@@ -124,9 +124,10 @@ class Pool:
 
     def give(self, chunk: Bytes) -> None:
         self.used -= chunk.nbytes
-        self.free.setdefault(chunk.nbytes, []).append(chunk)
         if self.dropped:
-            self.free_all_blocks()
+            self.memory.release(chunk)
+        else:
+            self.free.setdefault(chunk.nbytes, []).append(chunk)
 
     def free_all_blocks(self) -> None:
         for chunk in itertools.chain(*self.free.values()):
@@ -144,54 +145,88 @@ class Pool:
 
 
 class MemoryPool:
-    """What users hold of a pool: when it goes, so does what is free in it."""
+    """A pool of the user's, with a part for each device: all methods are the current device's.
+
+    When it goes, what is free in it is lost: in CuPy 14.1 and 14.2 free blocks keep their arena,
+    and the arena its blocks.
+    """
 
     def __init__(self, device: Device) -> None:
-        self._pool = Pool(device.memory)
-        self.malloc, self.free_all_blocks = self._pool.malloc, self._pool.free_all_blocks
-        self.used_bytes, self.free_bytes = self._pool.used_bytes, self._pool.free_bytes
-        self.total_bytes = self._pool.total_bytes
+        self._device, self._pools = device, dict[int, Pool]()
+
+    @property
+    def _pool(self) -> Pool:
+        return self._pools.setdefault(self._device.current(), Pool(self._device.memory))
+
+    def malloc(self, size: int) -> Lease:
+        return self._pool.malloc(size)
+
+    def free_all_blocks(self) -> None:
+        self._pool.free_all_blocks()
+
+    def used_bytes(self) -> int:
+        return self._pool.used_bytes()
+
+    def free_bytes(self) -> int:
+        return self._pool.free_bytes()
+
+    def total_bytes(self) -> int:
+        return self._pool.total_bytes()
 
     def __del__(self) -> None:
-        self._pool.dropped = True
-        self._pool.free_all_blocks()
+        for pool in self._pools.values():
+            pool.dropped = True
+
+
+class Queue:
+    """Work that waits, in order."""
+
+    def __init__(self, lock: Any) -> None:
+        self.lock, self.waiting, self.done = lock, list[Callable[[], object]](), 0
+
+    def drain(self, until: int | None = None) -> None:
+        with self.lock:
+            while self.waiting and (until is None or self.done < until):
+                work = self.waiting.pop(0)
+                self.done += 1
+                work()
 
 
 class Stream:
-    """`cupy.cuda.Stream`. What waits in it is done in order, when somebody must see it."""
+    """`cupy.cuda.Stream`. What waits in it is done in order, when somebody must see it.
+
+    The null stream is one object for all devices: its work is that of the current one.
+    """
 
     _numbers = itertools.count(1000)
 
     def __init__(self, device: Device, null: bool = False, non_blocking: bool = False) -> None:
         self.device, self.non_blocking = device, non_blocking
         self.ptr = 0 if null else next(self._numbers)
-        self.device_id = device.current()
-        self.waiting: list[Callable[[], object]] = []
-        self.done = 0
+        self.device_id = -1 if null else device.current()
+        self._queues: dict[int, Queue] = {}
         self.graph: list[Callable[[], object]] | None = None
         self.invalid = False
         device.streams[self.ptr] = self
 
+    @property
+    def queue(self) -> Queue:
+        number = self.device.current() if self.ptr == 0 else self.device_id
+        return self._queues.setdefault(number, Queue(self.device.lock))
+
     def enqueue(self, work: Callable[[], object]) -> None:
         with self.device.lock:
-            self._enqueue(work)
+            if self.graph is not None:
+                self.graph.append(work)
+            else:
+                self.queue.waiting.append(work)
 
-    def _enqueue(self, work: Callable[[], object]) -> None:
-        if self.graph is not None:
-            self.graph.append(work)
-        else:
-            self.waiting.append(work)
+    def drain(self) -> None:
+        self.queue.drain()
 
-    @property
-    def enqueued(self) -> int:
-        return self.done + len(self.waiting)
-
-    def drain(self, until: int | None = None) -> None:
-        with self.device.lock:
-            while self.waiting and (until is None or self.done < until):
-                work = self.waiting.pop(0)
-                self.done += 1
-                work()
+    def drain_all(self) -> None:
+        for queue in tuple(self._queues.values()):
+            queue.drain()
 
     def synchronize(self) -> None:
         self.device.refuse_if_capturing("cudaErrorStreamCaptureUnsupported")
@@ -203,11 +238,10 @@ class Stream:
         return event
 
     def wait_event(self, event: Event) -> None:
-        if event.stream is not None:
-            event.stream.drain(event.mark)
+        event.synchronize()
 
     def __enter__(self) -> Stream:
-        assert self.device_id == self.device.current(), "a stream of another device"
+        assert self.device_id in (-1, self.device.current()), "a stream of another device"
         self.device.entered.append((self, threading.get_ident()))
         self.device.stack().append(self)
         return self
@@ -236,18 +270,19 @@ class Event:
     """`cupy.cuda.Event`."""
 
     def __init__(self, *_: object, **__: object) -> None:
-        self.stream: Stream | None = None
+        self.queue: Queue | None = None
         self.mark, self.seconds = 0, 0.0
 
     def record(self, stream: Stream | None = None) -> None:
         """On a stream; without one the event only has the time."""
         self.seconds = time.perf_counter()
         if stream is not None:
-            self.stream, self.mark = stream, stream.enqueued
+            self.queue = stream.queue
+            self.mark = self.queue.done + len(self.queue.waiting)
 
     def synchronize(self) -> None:
-        if self.stream is not None:
-            self.stream.drain(self.mark)
+        if self.queue is not None:
+            self.queue.drain(self.mark)
 
 
 class Graph:
@@ -276,15 +311,12 @@ class Device:
         self.graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
         self.entered: list[tuple[Stream, int]] = []
         self._local = threading.local()
-        self._null: dict[int, Stream] = {}
+        self._null = Stream(self, null=True)
 
     def stack(self) -> list[Stream]:
         stacks = vars(self._local).setdefault("stacks", {})
         number = self.current()
-        if number not in stacks:
-            null = self._null.get(number) or self._null.setdefault(number, Stream(self, null=True))
-            stacks[number] = [null]
-        found: list[Stream] = stacks[number]
+        found: list[Stream] = stacks.setdefault(number, [self._null])
         return found
 
     def stream(self) -> Stream:
@@ -322,7 +354,7 @@ class Device:
     def synchronize(self) -> None:
         self.refuse_if_capturing("cudaErrorStreamCaptureUnsupported")
         for stream in tuple(self.streams.values()):
-            stream.drain()
+            stream.drain_all()
 
     def memcpy_async(self, to: int, source: int, size: int, kind: int, stream: int) -> None:
         """kind: 1 from the host's pinned memory, 2 the other way, 3 on the device."""

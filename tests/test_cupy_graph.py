@@ -91,6 +91,31 @@ def test_the_second_device(cupy: FakeCupy, lt: CublasLt) -> None:
     assert np.isfinite(host(losses[-1]))
 
 
+def test_a_plan_of_the_second_device_goes_when_its_last_launch_is_done(
+    cupy: FakeCupy, lt: CublasLt
+) -> None:
+    """While another device is current: the null stream is one object for all devices."""
+    nnx.set_backend("cupy:1")
+    W = nnx.asarray(np.ones((40, 40)))
+    nnx.set_backend("cupy")
+    x, graphs = np.ones((4, 40)), cupy.on.graphs
+
+    def train() -> int:
+        step = capture(lambda x: nnx.exp(nnx.matmul(x, W)), backend="cupy:1")
+        for _ in range(4):
+            step(x)
+        with cupy.cuda.Device(1):
+            queue = cupy.on.stream().queue
+        assert len(graphs) == 1 and queue.waiting
+        del step
+        assert not graphs and not queue.waiting and cupy.current == 0
+        cupy.get_default_memory_pool().free_all_blocks()
+        return int(cupy.on.memory.taken)
+
+    taken = train()
+    assert train() == taken
+
+
 def test_without_nvmath_kernels_are_launched_one_by_one(
     cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,10 +110,12 @@ class Step:
         self._parts = [part for part in parts if isinstance(part, Part)]
         others = [part for part in parts if not isinstance(part, Part)]
         self._stream: Any = None
+        self.graph: Any = None
+        self.pool = replay.cupy.cuda.MemoryPool()
         with _building, replay.current():
             self._host = HostValues(replay, others) if others else None
-            self.pool = replay.cupy.cuda.MemoryPool()
-            self.graph = self._captured() if self._prepared() else None
+            if self._prepared():
+                self.graph = self._captured()
         names = ", ".join(part.name for part in self._parts)
         self.note = f"one CUDA graph: {names}" if self.graph else f"one by one: {names}"
         self.__name__ = "launch" if self.graph else "calls"
@@ -129,9 +131,18 @@ class Step:
                 self._run()
 
     def __del__(self) -> None:
-        """Others may get the memory: the last launch must be done with it."""
-        if self._stream is not None and not sys.is_finalizing():
-            self._stream.synchronize()
+        """Others may get the memory: the last launch must be done with it.
+
+        What is free in a pool that goes is lost in CuPy 14.2: it is given back before.
+        """
+        if sys.is_finalizing():
+            return
+        with self._replay.current():  # the null stream and the pool are the current device's
+            if self._stream is not None:
+                self._stream.synchronize()
+            self.graph = None
+            self._parts.clear()
+            self.pool.free_all_blocks()
 
     def _prepared(self) -> bool:
         """Whether all products can be part of a graph; what they need is made."""
