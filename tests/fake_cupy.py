@@ -100,7 +100,13 @@ class FakeCupy(ModuleType):
         )
         self.ndarray = _array_class(self)
         self.ufunc = Ufunc
-        as_strided = self.lift(np.lib.stride_tricks.as_strided)
+        lifted = self.lift(np.lib.stride_tricks.as_strided)
+
+        def as_strided(x: Any, shape: Any, strides: Any) -> Any:
+            made = lifted(x, shape, strides)
+            made.base = None  # CuPy's is a new array on the same memory, no view
+            return made
+
         self.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=as_strided))
         for name, f in (("copyto", np.copyto), ("matmul", np.matmul)):
             setattr(self, name, self.lift(f))
@@ -182,8 +188,8 @@ class FakeCupy(ModuleType):
             return {k: self.bare(v) for k, v in value.items()}
         if isinstance(value, (tuple, list)):
             return type(value)(map(self.bare, value))
-        if isinstance(value, slice):
-            return value
+        if isinstance(value, np.ndarray):
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
         if not isinstance(value, self.ndarray):
             return value
         assert value.device.id == self.current, "an array of a device that is not the current one"
@@ -206,7 +212,7 @@ class FakeCupy(ModuleType):
         if self.broken is not None:
             raise self.broken
         self.on.stream().drain()
-        return self.wrap(np.array(self.bare(a), dtype=dtype))
+        return self.wrap(np.array(a if isinstance(a, np.ndarray) else self.bare(a), dtype=dtype))
 
     def from_dlpack(self, array: Any) -> Any:
         kind, device = array.__dlpack_device__()
@@ -301,7 +307,10 @@ def _array_class(fake: FakeCupy) -> type[Any]:
             self.shape, self.ndim, self.dtype = host.shape, host.ndim, host.dtype
             self.size, self.nbytes, self.itemsize = host.size, host.nbytes, host.itemsize
             self.strides, self.flags = host.strides, host.flags
-            self.data = SimpleNamespace(ptr=host.ctypes.data, device_id=device)
+            # CuPy allocates nothing for an array of no entries.
+            nowhere = not host.size if self.base is None else self.base.data.ptr == 0
+            address = 0 if nowhere else host.ctypes.data
+            self.data = SimpleNamespace(ptr=address, device_id=device)
 
         @property
         def ref(self) -> Ref:
@@ -344,6 +353,9 @@ def _array_class(fake: FakeCupy) -> type[Any]:
         def __setitem__(self, index: Any, value: Any) -> None:
             if isinstance(value, np.ndarray):
                 on.refuse_transfer("H2D")
+                if value.shape:
+                    raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+                value = value[()]
             fake.compute(operator.setitem, (self, index, value), {})
 
         def __len__(self) -> int:

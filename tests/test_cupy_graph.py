@@ -116,6 +116,21 @@ def test_a_plan_of_the_second_device_goes_when_its_last_launch_is_done(
     assert train() == taken
 
 
+def test_results_lie_in_views_of_a_plans_memory(cupy: FakeCupy) -> None:
+    """Only where no view has their layout are they arrays of their own on that memory."""
+    replay = nnx.get_backend().replay()
+    arena = replay.arena(4096)
+    x = nnx.asarray(np.zeros((2, 3, 4)))
+    for like in (x, x.transpose(2, 0, 1), x[0, 0, :1].reshape(()), x[:1]):
+        made = replay.place(arena, 512, like)
+        assert replay.root(made) is arena and replay.offset(made, arena) == 512
+        assert replay.same_layout(made, like)
+    for like in (x[:, ::2], x[..., :2]):
+        made = replay.place(arena, 512, like)
+        assert made.base is None and replay.offset(made, arena) == 512
+        assert replay.same_layout(made, like)
+
+
 def test_without_nvmath_kernels_are_launched_one_by_one(
     cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

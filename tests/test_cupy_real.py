@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import plugin_dirs
 import pytest
 import samples
+from fake_cupy import FakeCupy
 
 import nnx
 
@@ -115,6 +117,51 @@ def test_what_a_replay_uses_is_in_cupy() -> None:
     assert issubclass(cuda.memory.OutOfMemoryError, MemoryError)
     assert {"base", "data", "strides", "flags", "view", "fill"} <= set(dir(cupy.ndarray))
     assert "memGetInfo" in dir(runtime) and callable(cuda.get_current_stream)
+
+
+def on_paper(cupy: Any, shape: tuple[int, ...], dtype: str) -> Any:
+    """An array of the real CuPy at an address where nothing is: views of it need no driver."""
+    memory = cupy.cuda.memory.UnownedMemory(1 << 20, 1 << 16, None, 0)
+    return cupy.ndarray(shape, dtype, cupy.cuda.memory.MemoryPointer(memory, 0))
+
+
+def views(cupy: Any, whole: Any) -> list[Any]:
+    a = whole[512:608].view("float64").reshape((3, 4))
+    strided = cupy.lib.stride_tricks.as_strided
+    return [
+        whole, a, a.T, a.view(), a[1], a[1].T, a[:, 1:3], a[:, None], a[::2], a[::-1], a[:0],
+        a[2, 3:].reshape(()), a.reshape((2, 6)), a.transpose([1, 0]), cupy.reshape(a, (12,)),
+        cupy.broadcast_to(a[0], (5, 4)), cupy.expand_dims(a, 0), strided(a, (2, 2), (8, 16)),
+    ]  # fmt: skip
+
+
+def test_views_are_as_the_stand_in_has_them() -> None:
+    """What a replay reads off arrays: addresses, strides, contiguity, whose memory it is."""
+    real, fake = real_cupy(), FakeCupy()
+
+    def described(cupy: Any, whole: Any) -> list[Any]:
+        return [
+            (v.shape, v.strides, v.flags.c_contiguous, v.nbytes, str(v.dtype),
+             v.size and v.data.ptr - whole.data.ptr, v.base is whole, v.base is None)
+            for v in views(cupy, whole)
+        ]  # fmt: skip
+
+    expected = described(real, on_paper(real, (4096,), "uint8"))
+    assert described(fake, fake.empty((4096,), "uint8")) == expected
+
+
+def test_places_in_a_plans_memory() -> None:
+    from nnx_cupy.replay import CupyReplay
+
+    cupy, replay = real_cupy(), object.__new__(CupyReplay)
+    replay.cupy, replay.current = cupy, nullcontext
+    whole = on_paper(cupy, (4096,), "uint8")
+    for v in views(cupy, whole):
+        made = replay.place(whole, 0 if v is whole else 1024, v)
+        assert replay.same_layout(made, v)
+        assert replay.offset(made, whole) == (0 if v is whole else 1024)
+        plain = made.flags.forc and 0 not in made.strides
+        assert replay.root(made) is (whole if plain else made)
 
 
 # A GPU

@@ -50,6 +50,12 @@ def test_numpy_arguments_are_moved_while_the_step_before_runs(device: Any) -> No
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
 
 
+def test_numpy_arguments_of_no_entries(device: Any) -> None:
+    step = capture(lambda x, y: nnx.add(nnx.sum(x), nnx.sum(y)), backend="cupy")
+    x, y = np.zeros((0, 3), np.float32), np.ones((2, 3), np.float32)
+    assert [float(step(x, y * i)) for i in range(5)] == [0, 6, 12, 18, 24]
+
+
 @pytest.mark.parametrize("shapes", [
     ((3, 4), (4, 5)), ((4,), (4, 5)), ((3, 4), (4,)), ((4,), (4,)), ((2, 3, 4), (4, 5)),
     ((2, 1, 3, 4), (5, 4, 2)), ((2, 3, 4), (4,)), ((4,), (2, 4, 3)), ((3, 0), (0, 5)),

@@ -112,10 +112,18 @@ class CupyReplay:
             return buffer, buffer.view()
 
     def place(self, arena: Array, offset: int, array: Array) -> Array:
-        """An array of that layout in the arena."""
+        """An array of that layout in the arena: a view of it, if its entries lie without gaps."""
+        order = sorted(range(array.ndim), key=lambda i: -array.strides[i])
+        lengths = tuple(array.shape[i] for i in order)
         with self.current():
+            held = arena[offset : offset + array.nbytes]
+            if held.nbytes == array.nbytes:
+                made = held.view(array.dtype).reshape(lengths)
+                made = made.transpose([order.index(i) for i in range(array.ndim)])
+                if made.strides == array.strides:
+                    return made
             held = arena[offset : offset + max(array.itemsize, 1)].view(array.dtype)
-            return self._strided(held, array.shape, array.strides)
+            return self._strided(held, array.shape, array.strides)  # which CuPy gives no base
 
     def alias(self, array: Array) -> Array:
         """Another array of the same memory, which does not keep this one."""

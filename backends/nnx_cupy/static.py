@@ -111,9 +111,11 @@ class Feed:
         start = self._staging.data.ptr + slot * ring.nbytes
         stream.wait_event(ring.send(slot, start, self._copying))
         for (_, buffer), at in zip(self._moved, ring.starts, strict=True):
-            runtime.memcpyAsync(
-                buffer.data.ptr, start + at, buffer.nbytes, runtime.memcpyDeviceToDevice, stream.ptr
-            )
+            if buffer.nbytes:  # else it has no address
+                runtime.memcpyAsync(
+                    buffer.data.ptr, start + at, buffer.nbytes, runtime.memcpyDeviceToDevice,
+                    stream.ptr,
+                )  # fmt: skip
         self._read[slot].record(stream)
 
 
