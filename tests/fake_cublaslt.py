@@ -53,9 +53,18 @@ heuristic_dtype = np.dtype(
 )  # fmt: skip
 
 
-class CublasLt(ModuleType):
-    """The module.   live: descriptors that were not destroyed, by handle"""
+class cuBLASLtError(Exception):  # noqa: N801 - nvmath's name
+    """As nvmath's."""
 
+
+class CublasLt(ModuleType):
+    """The module.
+
+    live      descriptors that were not destroyed, by handle
+    refused   dtypes (of cudaDataType_t) for which it has no algorithm
+    """
+
+    cuBLASLtError = cuBLASLtError  # noqa: N815
     MatmulDescAttribute = MatmulDescAttribute
     MatrixLayoutAttribute = MatrixLayoutAttribute
     MatmulPreferenceAttribute = MatmulPreferenceAttribute
@@ -64,7 +73,7 @@ class CublasLt(ModuleType):
     def __init__(self, cupy: FakeCupy) -> None:
         super().__init__("nvmath.bindings.cublasLt")
         self._cupy, self.live, self._next = cupy, dict[int, dict[Any, Any]](), 1
-        self.products = 0
+        self.products, self.refused = 0, set[int]()
         for kind in ("matmul_desc", "matrix_layout", "matmul_preference"):
             setattr(self, f"{kind}_destroy", self._destroy)
         self.matmul_desc_set_attribute = self._setter(DESC)
@@ -106,6 +115,8 @@ class CublasLt(ModuleType):
     ) -> None:  # fmt: skip
         for stream in self._cupy.on.streams.values():
             assert stream.graph is None, "the query fails while a stream captures"
+        if self.live[adesc]["type"] in self.refused:
+            raise cuBLASLtError("CUBLAS_STATUS_NOT_SUPPORTED (15)")
         asked = self.live[preference]
         assert asked[MatmulPreferenceAttribute.MAX_WORKSPACE_BYTES] >= WORKSPACE
         found = pointed(heuristic_results_array, np.uint8, heuristic_dtype.itemsize)

@@ -235,8 +235,10 @@ for dtype, size in (("float16", 2), ("bfloat16", 2), ("float32", 4), ("float64",
         )
         try:
             gemm.Gemm(lt, y, a, b, precision)
-        except lt.bindings.cuBLASLtError as error:
-            print(error.__traceback__.tb_next.tb_next.tb_frame.f_code.co_name, str(error)[:31])
+        except gemm.UnavailableError as error:
+            cause = error.__cause__
+            assert isinstance(cause, lt.bindings.cuBLASLtError)
+            print(cause.__traceback__.tb_frame.f_code.co_name, str(cause)[:31])
 """
 
 

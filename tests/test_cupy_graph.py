@@ -131,6 +131,13 @@ def test_results_lie_in_views_of_a_plans_memory(cupy: FakeCupy) -> None:
         assert replay.same_layout(made, like)
 
 
+def test_a_product_that_cublaslt_refuses(cupy: FakeCupy, lt: CublasLt) -> None:
+    lt.refused = {1}  # float64
+    with pytest.warns(UserWarning, match="one by one: cuBLASLt refuses such a product: CUBLAS"):
+        repeated(nnx.matmul, np.ones((2, 3)), np.ones((3, 2)))
+    assert not cupy.on.graphs and not lt.live
+
+
 def test_without_nvmath_kernels_are_launched_one_by_one(
     cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,8 @@ class Gemm:
                 self._lt.handle, self._desc, la, lb, ly, ly, preference, 1,
                 self._algorithm.ctypes.data, found.ctypes.data,
             )  # fmt: skip
+        except bindings.cuBLASLtError as error:  # NOT_SUPPORTED, where there is no algorithm
+            raise UnavailableError(f"cuBLASLt refuses such a product: {error}") from error
         finally:
             bindings.matmul_preference_destroy(preference)
         if not found[0]:
