@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+# What CuPy adds to a module's options (cupy/cuda/compiler.py): float32 below 2**-126 are 0.
+CUPYS = ("-ftz=true", "--device-as-default-execution-space")
 NEEDS = "pip install nvidia-cuda-nvrtc nvidia-cuda-runtime: NVRTC compiles the kernels"
 
 
@@ -51,7 +53,7 @@ def compiled(source: str, arch: str, options: tuple[str, ...]) -> dict[str, Usag
         ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None
     ) == 0  # fmt: skip
     try:
-        told = [*options, f"-arch={arch}", f"-I{_wheel()}/include", "--ptxas-options=-v"]
+        told = [*options, *CUPYS, f"-arch={arch}", f"-I{_wheel()}/include", "--ptxas-options=-v"]
         given = (ctypes.c_char_p * len(told))(*[o.encode() for o in told])
         failed = library.nvrtcCompileProgram(program, len(told), given)
         library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
