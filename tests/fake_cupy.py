@@ -195,6 +195,12 @@ class FakeCupy(ModuleType):
         assert value.device.id == self.current, "an array of a device that is not the current one"
         return value.host
 
+    def index(self, value: Any) -> Any:
+        """As CuPy: lists and arrays of NumPy's are sent to the device."""
+        if isinstance(value, tuple):
+            return tuple(map(self.index, value))
+        return self.asarray(value) if isinstance(value, (list, np.ndarray)) else value
+
     def wrap(self, value: Any) -> Any:
         if isinstance(value, (np.ndarray, np.generic)):
             return self.ndarray(np.asarray(value), self.current)
@@ -348,7 +354,7 @@ def _array_class(fake: FakeCupy) -> type[Any]:
             return 2, self.device.id
 
         def __getitem__(self, index: Any) -> Any:
-            return fake.compute(operator.getitem, (self, index), {})
+            return fake.compute(operator.getitem, (self, fake.index(index)), {})
 
         def __setitem__(self, index: Any, value: Any) -> None:
             if isinstance(value, np.ndarray):
@@ -356,7 +362,7 @@ def _array_class(fake: FakeCupy) -> type[Any]:
                 if value.shape:
                     raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
                 value = value[()]
-            fake.compute(operator.setitem, (self, index, value), {})
+            fake.compute(operator.setitem, (self, fake.index(index), value), {})
 
         def __len__(self) -> int:
             return int(self.shape[0])

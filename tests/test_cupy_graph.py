@@ -15,6 +15,7 @@ from fake_cupy import FakeCupy
 import nnx
 from nnx import layers as L
 from nnx import optim
+from nnx.backend import load_backend
 from nnx.capture import capture
 from nnx.op import op
 
@@ -114,6 +115,24 @@ def test_a_plan_of_the_second_device_goes_when_its_last_launch_is_done(
 
     taken = train()
     assert train() == taken
+
+
+def test_arrays_of_another_device_are_copied_when_they_are_written(
+    cupy: FakeCupy, lt: CublasLt
+) -> None:
+    """And only then does that device go on: streams of two devices know nothing of each other."""
+    other, x = load_backend("cupy:1"), np.ones((4, 5), np.float32)
+    step = capture(lambda x: nnx.permute_dims(nnx.exp(x), (1, 0)), backend="cupy:1")
+    for i in range(4):
+        y = step(x * i)
+    with cupy.cuda.Device(1):
+        queue = cupy.on.stream().queue
+        assert queue.waiting
+    with cupy.cuda.Stream(non_blocking=True):
+        mine = nnx.get_backend().asarray(y)
+        other.write(y, other.zeros((5, 4), "float32"))
+        np.testing.assert_allclose(host(mine), np.exp(x.T * 3), rtol=1e-6)
+    assert mine.device.id == 0 and not y.get().any()
 
 
 def test_results_lie_in_views_of_a_plans_memory(cupy: FakeCupy) -> None:

@@ -99,8 +99,21 @@ class CupyBackend(Backend):
             if not self._is_cupys(data):
                 data = self._imported(data)
             if self._is_cupys(data) and data.device.id != self.device_id:
-                data = data.copy()  # CuPy's copy() goes to the current device
+                data = self._from_sibling(data)
             return self._cupy.asarray(data, dtype=dtype)
+
+    def _from_sibling(self, data: Any) -> Any:
+        """A copy, after what was asked of the other device, and before what will be."""
+        there, current = There(self._cupy, data.device.id), self._cupy.cuda.get_current_stream
+        with there:
+            data = self._cupy.ascontiguousarray(data)
+            written = current().record()
+        current().wait_event(written)
+        made = data.copy()  # CuPy's copy() goes to the current device, on its stream
+        read = current().record()
+        with there:
+            current().wait_event(read)
+        return made
 
     def _imported(self, data: Any) -> Any:
         """What is in CUDA's memory stays there; everything else passes through NumPy."""
