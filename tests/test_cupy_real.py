@@ -153,7 +153,8 @@ def test_views_are_as_the_stand_in_has_them() -> None:
 def test_places_in_a_plans_memory() -> None:
     from nnx_cupy.replay import CupyReplay
 
-    cupy, replay = real_cupy(), object.__new__(CupyReplay)
+    cupy: Any = real_cupy()
+    replay: Any = object.__new__(CupyReplay)
     replay.cupy, replay.current = cupy, nullcontext
     whole = on_paper(cupy, (4096,), "uint8")
     for v in views(cupy, whole):

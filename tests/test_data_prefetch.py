@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_cupy import FakeCupy
-from test_cupy_backend import cupy as cupy_fixture
 from test_data_loader import MarkedBackend, rows
 from test_data_loader import marked as marked_fixture
 from test_data_warped import values, warped
@@ -24,7 +23,7 @@ import nnx
 from nnx.data import ArrayDataset, DataLoader
 from nnx.errors import ShapeError
 
-cupy, marked = cupy_fixture, marked_fixture  # fixtures of other modules
+marked = marked_fixture  # a fixture of another module
 
 
 @pytest.fixture(autouse=True)
@@ -209,8 +208,9 @@ def test_an_iterator_that_is_held_lets_the_process_end() -> None:
 # Devices
 
 
-def test_a_thread_works_on_the_consumers_backend_and_stream(cupy: FakeCupy) -> None:
+def test_a_thread_works_on_the_consumers_backend_and_stream(standin: FakeCupy) -> None:
     """One crossing per batch, counted where it is consumed; the device's work in one order."""
+    cupy = standin
     digits = ArrayDataset(np.ones((6, 2), np.float32), np.zeros(6, int))
     loader = DataLoader(digits, 2, backend="cupy:1", prefetch=True)
     with nnx.transfers() as plain:
