@@ -283,6 +283,7 @@ class Node:
 
 VIEWS = (operator.getitem, np.reshape, np.ndarray.view, np.ndarray.reshape, np.ndarray.transpose)
 READERS = (np.nonzero, np.unique)  # CuPy reads sizes of their results on the host
+ADDED = ("int32", "int64", "float16", "float32", "float64", "uint32", "uint64")
 WRITERS = (np.copyto, operator.setitem, np.ndarray.fill)
 
 
@@ -386,6 +387,8 @@ def install(monkeypatch: pytest.MonkeyPatch, fake: FakeCupy) -> FakeCupy:
     core, linalg = ModuleType("cupy._core"), ModuleType("cupy._core._routines_linalg")
 
     def scatter_add(a: Any, slices: Any, value: Any) -> None:
+        if value.dtype.name not in ADDED:
+            raise TypeError(f"cupy.add.at only supports {', '.join(ADDED)} as data type")
         fake.launch(np.add.at, a, slices, value)
 
     def erf(x: Any) -> Any:

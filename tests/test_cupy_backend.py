@@ -182,6 +182,17 @@ def test_getitem_adjoint(cupy: FakeCupy, make: Any) -> None:
     np.testing.assert_allclose(nnx.to_numpy(got), expected)
 
 
+def test_getitem_adjoint_in_bfloat16(cupy: FakeCupy) -> None:
+    """CuPy adds it nowhere; the sum of many small numbers shows that float32 does."""
+    dtype = pytest.importorskip("ml_dtypes").bfloat16
+    x, rows = np.full(1000, 0.25, dtype), np.zeros(1000, int)
+    backend = nnx.set_backend("cupy")
+    kernel = backend.kernels[nnx.ops.index.getitem_adjoint].forward
+    given = cupy.ndarray(x, 0)
+    got = backend.call(kernel, (given,), {"index": nnx.asarray(rows), "shape": (2,)})
+    assert got.dtype == dtype and got.get().tolist() == [250, 0]
+
+
 def test_erf_keeps_the_dtype(cupy: FakeCupy) -> None:
     x = np.linspace(-3, 3, 7, dtype=np.float32)
     expected = nnx.erf(x)

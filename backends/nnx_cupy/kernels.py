@@ -10,14 +10,16 @@ from typing import Any
 from nnx.ops.index import getitem_adjoint
 from nnx.ops.special import erf
 
+from .launch import dtype_name
 from .table import overrides
 
 
 @overrides.forward(getitem_adjoint)
 def _getitem_adjoint(xp: Any, x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
-    y = xp.zeros(shape, dtype=x.dtype)
-    import_module("cupyx").scatter_add(y, index, x)
-    return y
+    adds = "float32" if dtype_name(x.dtype) == "bfloat16" else x.dtype  # which CuPy cannot add
+    y = xp.zeros(shape, dtype=adds)
+    import_module("cupyx").scatter_add(y, index, xp.astype(x, adds, copy=False))
+    return xp.astype(y, x.dtype, copy=False)
 
 
 @overrides.forward(erf)
