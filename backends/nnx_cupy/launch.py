@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,10 @@ class Kernel:
             )
         passed = []
         for a, (name, dtype) in zip(args, self.parameters, strict=True):
-            if dtype is not None and a is not None:
+            if dtype is None:
+                passed.append(a if type(a) is int or type(a) is float else _python(a))
+                continue
+            if a is not None:
                 self._check(a, name, dtype)
             passed.append(0 if a is None else a)
         grid = (blocks,) if isinstance(blocks, int) else blocks
@@ -110,6 +114,11 @@ class Kernel:
             raise DtypeError(f"{self.__name__}: {name} is {a.dtype}, expected {dtype}")
         if not a.flags.c_contiguous:
             raise ShapeError(f"{self.__name__}: {name} of shape {a.shape} is not C-contiguous")
+
+
+def _python(number: Any) -> int | float:
+    """CuPy passes others in their own width: of a bool one byte, of a NumPy int32 four."""
+    return int(number) if isinstance(number, Integral) else float(number)
 
 
 class Source:

@@ -56,6 +56,14 @@ def test_indices_out_of_range_go_round(cupy: FakeCupy) -> None:
     np.testing.assert_array_equal(got.get(), [0, 3, 1, 3])
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint8])
+def test_numbers_of_numpys_are_passed_as_pythons(kind: type[np.integer], cupy: FakeCupy) -> None:
+    """CuPy gives a kernel four bytes of an int32, where it reads eight."""
+    x, indices = normal(0, (5, 3), "float32"), np.arange(5)
+    agree(cupy, nnx.scatter_add, x, indices, launches=["cleared", "scatter_add", "take"],
+          size=kind(6))  # fmt: skip
+
+
 def test_what_the_kernels_do_not_take(cupy: FakeCupy) -> None:
     x = normal(0, (6, 4), "float32")
     agree(cupy, nnx.take, x, np.array([1, 2], "int16"), launches=[])
