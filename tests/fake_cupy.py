@@ -50,6 +50,7 @@ class FakeCupy(ModuleType):
         self.on = fake_device.Device(lambda: self.current, limit)
         fake, on = self, self.on
         self.launched: list[str] = []  # kernels, by name
+        self.loaded: list[tuple[str, int]] = []  # likewise, with the device
         self.RawModule = functools.partial(RawModule, self)
 
         def count() -> int:

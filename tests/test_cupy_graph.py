@@ -89,6 +89,7 @@ def test_the_second_device(cupy: FakeCupy, lt: CublasLt) -> None:
     step = capture(trainer(net, optim.Adam(net.parameters())), backend="cupy:1")
     losses = [step(x, t) for x, t in batches(5)]
     assert losses[-1].data.device.id == 1 and cupy.current == 0
+    assert {device for _, device in cupy.loaded} == {1}
     assert np.isfinite(host(losses[-1]))
 
 

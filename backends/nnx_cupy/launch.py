@@ -85,10 +85,11 @@ class Kernel:
     says, None is a null pointer; ints arrive as long long, floats as double.
     """
 
-    __slots__ = ("__name__", "parameters", "raw")
+    __slots__ = ("__name__", "_module", "_raw", "parameters")
 
-    def __init__(self, raw: Any, name: str, parameters: list[tuple[str, Any]]) -> None:
-        self.raw, self.__name__, self.parameters = raw, name, parameters
+    def __init__(self, module: Any, name: str, parameters: list[tuple[str, Any]]) -> None:
+        self._module, self.__name__, self.parameters = module, name, parameters
+        self._raw: Any = None
 
     def __call__(
         self, blocks: int | tuple[int, int], threads: int | tuple[int, int], *args: Any
@@ -107,7 +108,9 @@ class Kernel:
             passed.append(0 if a is None else a)
         grid = (blocks,) if isinstance(blocks, int) else blocks
         block = (threads,) if isinstance(threads, int) else threads
-        self.raw(grid, block, tuple(passed))
+        if self._raw is None:  # compiled for the device that is current, which it now must be
+            self._raw = self._module.get_function(self.__name__)
+        self._raw(grid, block, tuple(passed))
 
     def _check(self, a: Any, name: str, dtype: str) -> None:
         if dtype_name(a.dtype) != dtype:
@@ -135,7 +138,7 @@ class Source:
         found = self._kernels.get(key)
         if found is None:
             module, known = self._module(cupy, dtype_name(dtype), defines)
-            found = Kernel(module.get_function(name), name, known[name])
+            found = Kernel(module, name, known[name])
             self._kernels[key] = found
         return found
 

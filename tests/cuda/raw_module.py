@@ -20,6 +20,8 @@ class RawModule:
         self.suffix = f" {functions[0]}" if functions else ""
 
     def get_function(self, name: str) -> RawKernel:
+        """CuPy loads it on the device that is current then, and on others when it is launched."""
+        self.cupy.loaded.append((name, self.cupy.current))
         return RawKernel(self.cupy, self.library, name, self.suffix)
 
 
