@@ -114,6 +114,10 @@ def test_what_a_replay_uses_is_in_cupy() -> None:
     }
     for f, text in documented.items():
         assert text in f.__doc__, f
+    # Other threads may do what they like while one captures.
+    assert "Default is\n        :data:`~cupy.cuda.runtime.streamCaptureModeRelaxed`" in (
+        cuda.Stream.begin_capture.__doc__
+    )
     assert issubclass(cuda.memory.OutOfMemoryError, MemoryError)
     assert {"base", "data", "strides", "flags", "view", "fill"} <= set(dir(cupy.ndarray))
     assert "memGetInfo" in dir(runtime) and callable(cuda.get_current_stream)
