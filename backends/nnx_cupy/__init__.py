@@ -34,6 +34,7 @@ from . import (  # noqa: F401 - they fill the table
     pool,
     softmax,
     sums,
+    window,
 )
 from .namespace import Namespace
 from .table import overrides

@@ -34,7 +34,7 @@ def over_rows(
 ) -> None:  # fmt: skip
     """y = sums over the rows that `launch(blocks, threads, out)` makes by `sum_columns`."""
     tiles = -(-y.size // 32)
-    chunks = max(1, min(-(-rows // 64), FILLS // tiles))
+    chunks = max(1, min(-(-rows // 128), FILLS // tiles))
     _reduced(run, y, chunks, lambda out: launch((tiles, chunks), (32, 8), out))
 
 
