@@ -36,6 +36,7 @@ from . import (  # noqa: F401 - they fill the table
     softmax,
     sums,
     upsample,
+    window,
 )
 from .namespace import Namespace
 from .table import overrides
