@@ -2,7 +2,8 @@
 
 It models what a replay can get wrong.
 
-- Memory has addresses. A pool hands out what it was given back, filled with rubbish. A graph knows
+- Memory has addresses. A pool hands out what it was given back, on the stream that it was taken
+  on, filled with rubbish; what it gives to the device waits for all streams. A graph knows
   addresses alone: one whose memory was released raises, one whose memory is another's writes there.
 - While a stream captures, kernels are noted and not run; transfers, synchronisation, cuBLAS and
   memory that is not of the graph's own pool raise.
@@ -94,22 +95,25 @@ class Memory:
 class Lease:
     """Memory that a pool has lent: goes back when nobody holds it."""
 
-    def __init__(self, pool: Pool, chunk: Bytes) -> None:
-        self.pool, self.chunk = pool, chunk
+    def __init__(self, pool: Pool, chunk: Bytes, stream: int) -> None:
+        self.pool, self.chunk, self.stream = pool, chunk, stream
 
     def __del__(self) -> None:
-        self.pool.give(self.chunk)
+        self.pool.give(self.chunk, self.stream)
 
 
 class Pool:
     """`cupy.cuda.MemoryPool`."""
 
-    def __init__(self, memory: Memory) -> None:
-        self.memory, self.free, self.used, self.dropped = memory, dict[int, list[Bytes]](), 0, False
+    def __init__(self, device: Device) -> None:
+        self.device, self.memory = device, device.memory
+        self.free: dict[tuple[int, int], list[Bytes]] = {}
+        self.used, self.dropped = 0, False
 
     def malloc(self, size: int) -> Lease:
         size = max(1, -(-size // UNIT)) * UNIT
-        found = self.free.get(size)
+        stream = self.device.stream().ptr
+        found = self.free.get((stream, size))
         chunk = found.pop() if found else self.memory.take(size)
         if chunk is None:
             self.free_all_blocks()
@@ -120,24 +124,27 @@ class Pool:
             )
         chunk[...] = RUBBISH
         self.used += size
-        return Lease(self, chunk)
+        return Lease(self, chunk, stream)
 
-    def give(self, chunk: Bytes) -> None:
+    def give(self, chunk: Bytes, stream: int) -> None:
         self.used -= chunk.nbytes
-        self.free.setdefault(chunk.nbytes, []).append(chunk)
+        self.free.setdefault((stream, chunk.nbytes), []).append(chunk)
         if self.dropped:
             self.free_all_blocks()
 
     def free_all_blocks(self) -> None:
-        for chunk in itertools.chain(*self.free.values()):
-            self.memory.release(chunk)
+        freed = list(itertools.chain(*self.free.values()))
         self.free.clear()
+        for stream in tuple(self.device.streams.values()) if freed else ():
+            stream.drain()
+        for chunk in freed:
+            self.memory.release(chunk)
 
     def used_bytes(self) -> int:
         return self.used
 
     def free_bytes(self) -> int:
-        return sum(n * len(chunks) for n, chunks in self.free.items())
+        return sum(n * len(chunks) for (_, n), chunks in self.free.items())
 
     def total_bytes(self) -> int:
         return self.used + self.free_bytes()
@@ -147,7 +154,7 @@ class MemoryPool:
     """What users hold of a pool: when it goes, so does what is free in it."""
 
     def __init__(self, device: Device) -> None:
-        self._pool = Pool(device.memory)
+        self._pool = Pool(device)
         self.malloc, self.free_all_blocks = self._pool.malloc, self._pool.free_all_blocks
         self.used_bytes, self.free_bytes = self._pool.used_bytes, self._pool.free_bytes
         self.total_bytes = self._pool.total_bytes
@@ -270,7 +277,7 @@ class Device:
 
     def __init__(self, current: Callable[[], int], limit: int = 1 << 30) -> None:
         self.current, self.memory = current, Memory(limit)
-        self.pool = Pool(self.memory)
+        self.pool = Pool(self)
         self.lock = threading.RLock()
         self.streams: dict[int, Stream] = {}
         self.graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
