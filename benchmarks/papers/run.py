@@ -117,8 +117,11 @@ def table(runs: list[Run]) -> str:
         f"NumPy {last['numpy']}, threads {last['threads']}, {last['machine']}, {last['date']}.\n"
     )
     differs = "\n".join(f"- {name}: {paper.differs}." for name, paper in PAPERS.items())
-    title = "# Published results on MNIST\n\n"
-    return title + "\n".join(lines) + f"\n\n{about}\nWhat is otherwise than published:\n\n{differs}\n"
+    shown = "\n".join(lines)
+    return (
+        f"# Published results on MNIST\n\n{shown}\n\n{about}\n"
+        f"What is otherwise than published:\n\n{differs}\n"
+    )
 
 
 if __name__ == "__main__":
