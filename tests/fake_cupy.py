@@ -12,14 +12,16 @@ import functools
 import math
 import operator
 import sys
-import weakref
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import fake_device
+import fake_memory
 import numpy as np
 import pytest
-from fake_device import CUDARuntimeError, OutOfMemoryError, Ref
+from fake_array import array_class
+from fake_device import CUDARuntimeError
+from fake_memory import OutOfMemoryError, Ref
 from raw_module import RawModule
 
 __all__ = ["CUDADriverError", "CUDARuntimeError", "FakeCupy", "OutOfMemoryError", "install"]
@@ -79,7 +81,7 @@ class FakeCupy(ModuleType):
             Stream=functools.partial(fake_device.Stream, on),
             Event=fake_device.Event,
             get_elapsed_time=lambda first, last: (last.seconds - first.seconds) * 1e3,
-            MemoryPool=functools.partial(fake_device.MemoryPool, on),
+            MemoryPool=functools.partial(fake_memory.MemoryPool, on),
             using_allocator=on.using_allocator,
             alloc_pinned_memory=on.pinned,
             get_current_stream=on.stream,
@@ -98,7 +100,7 @@ class FakeCupy(ModuleType):
                 memcpyDeviceToDevice=3,
             ),
         )
-        self.ndarray = _array_class(self)
+        self.ndarray = array_class(self)
         self.ufunc = Ufunc
         as_strided = self.lift(np.lib.stride_tricks.as_strided)
         self.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=as_strided))
@@ -272,94 +274,6 @@ class Node:
 VIEWS = (operator.getitem, np.reshape, np.ndarray.view, np.ndarray.reshape, np.ndarray.transpose)
 READERS = (np.nonzero, np.unique)  # CuPy reads sizes of their results on the host
 WRITERS = (np.copyto, operator.setitem, np.ndarray.fill)
-
-
-def _array_class(fake: FakeCupy) -> type[Any]:
-    on = fake.on
-
-    class ndarray:  # noqa: N801 - cupy's name
-        __array_ufunc__ = None
-
-        def __init__(
-            self, host: np.ndarray[Any, Any], device: int, unwritten: bool = False
-        ) -> None:
-            memory: Any = host
-            while memory is not None and not hasattr(memory, "lease"):
-                memory = getattr(memory, "base", None)
-            self.fresh, self.base = memory is None, None
-            if memory is None:
-                memory = fake_device.held(on.allocate(host.nbytes))
-                memory.owner = weakref.ref(self)
-                order = "F" if host.flags.fnc else "C"
-                made: Any = np.ndarray(host.shape, host.dtype, memory, order=order)
-                if not unwritten:
-                    made[...] = host
-                host = made
-            else:
-                self.base = memory.owner()
-            self.host, self.device = host, SimpleNamespace(id=device)
-            self.shape, self.ndim, self.dtype = host.shape, host.ndim, host.dtype
-            self.size, self.nbytes, self.itemsize = host.size, host.nbytes, host.itemsize
-            self.strides, self.flags = host.strides, host.flags
-            self.data = SimpleNamespace(ptr=host.ctypes.data, device_id=device)
-
-        @property
-        def ref(self) -> Ref:
-            return Ref(self.data.ptr, self.shape, self.strides, self.dtype)
-
-        @property
-        def T(self) -> Any:
-            return fake.compute(np.transpose, (self,), {})
-
-        def get(self) -> np.ndarray[Any, Any]:
-            on.refuse_transfer("D2H")
-            on.stream().drain()
-            return np.array(self.host)
-
-        def item(self) -> Any:
-            return self.get().item()
-
-        __float__ = __int__ = __bool__ = __index__ = lambda self: self.item()
-
-        def set(self, arr: np.ndarray[Any, Any]) -> None:
-            on.refuse_transfer("H2D")
-            self.host[...] = arr
-
-        def copy(self) -> ndarray:  # to the current device, as CuPy's
-            if on.capturing():
-                return fake.compute(np.array, (self,), {})  # type: ignore[no-any-return]
-            made = ndarray(np.empty_like(self.host), fake.current)
-            on.stream().enqueue(lambda: np.copyto(made.host, self.host))
-            return made
-
-        def __array__(self, *_: object, **__: object) -> Any:
-            raise TypeError("Implicit conversion to a NumPy array is not allowed.")
-
-        def __dlpack_device__(self) -> tuple[int, int]:
-            return 2, self.device.id
-
-        def __getitem__(self, index: Any) -> Any:
-            return fake.compute(operator.getitem, (self, index), {})
-
-        def __setitem__(self, index: Any, value: Any) -> None:
-            if isinstance(value, np.ndarray):
-                on.refuse_transfer("H2D")
-            fake.compute(operator.setitem, (self, index, value), {})
-
-        def __len__(self) -> int:
-            return int(self.shape[0])
-
-    for name in ("reshape", "transpose", "view", "ravel", "fill", "astype"):
-        f = getattr(np.ndarray, name)
-        method = lambda self, *args, f=f, **kwargs: fake.compute(f, (self, *args), kwargs)  # noqa: E731
-        setattr(ndarray, name, method)
-    for name in ("add", "sub", "mul", "truediv", "pow", "matmul", "mod", "floordiv"):
-        f = getattr(operator, name)
-        setattr(ndarray, f"__{name}__", fake.lift(f))
-        setattr(ndarray, f"__r{name}__", fake.lift(lambda a, b, f=f: f(b, a)))
-    for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "invert", "and_", "or_", "abs"):
-        setattr(ndarray, f"__{name.rstrip('_')}__", fake.lift(getattr(operator, name)))
-    return ndarray
 
 
 def install(monkeypatch: pytest.MonkeyPatch, fake: FakeCupy) -> FakeCupy:

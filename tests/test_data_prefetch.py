@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_cupy import FakeCupy
-from test_cupy_backend import cupy as cupy_fixture
 from test_data_loader import MarkedBackend, rows
 from test_data_loader import marked as marked_fixture
 from test_data_warped import values, warped
@@ -24,7 +23,13 @@ import nnx
 from nnx.data import ArrayDataset, DataLoader
 from nnx.errors import ShapeError
 
-cupy, marked = cupy_fixture, marked_fixture  # fixtures of other modules
+marked = marked_fixture  # a fixture of another module
+
+
+@pytest.fixture
+def cupy(standin: FakeCupy) -> FakeCupy:
+    nnx.set_backend("numpy")
+    return standin
 
 
 @pytest.fixture(autouse=True)
