@@ -32,7 +32,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "backends")]  # the checkout's own, instal
 
 import nnx  # noqa: E402
 from nnx.bench import cases, nnx_cases  # noqa: E402
-from nnx.bench.cases import Case, NetworkCase, OpCase, Prepared  # noqa: E402
+from nnx.bench.case import Case, Prepared  # noqa: E402
+from nnx.bench.cases import NetworkCase, OpCase  # noqa: E402
 from nnx.bench.machine import machine  # noqa: E402
 from nnx.bench.op_table import OPS, SIZES  # noqa: E402
 

@@ -77,7 +77,7 @@ def published() -> str:
     path = max(RESULTS.glob("papers-*.json"), default=None)
     if path is None:
         return "No runs are committed yet; `--json FILE` adds some."
-    table = papers.table(json.loads(path.read_text())).partition("\n\n")[0]
+    table = papers.table(json.loads(path.read_text())).split("\n\n")[1]
     made = path.with_suffix(".md").relative_to(ROOT).as_posix()
     return f"{table}\n\nFrom [{made}]({made}), which says what is done otherwise than published."
 

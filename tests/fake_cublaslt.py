@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_cupy import FakeCupy
-from fake_device import Ref, pointed
+from fake_memory import Ref, pointed
 
 WORKSPACE = 1 << 16  # what its only algorithm asks for
 

@@ -12,14 +12,16 @@ import functools
 import math
 import operator
 import sys
-import weakref
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import fake_device
+import fake_memory
 import numpy as np
 import pytest
-from fake_device import CUDARuntimeError, OutOfMemoryError, Ref
+from fake_array import array_class
+from fake_device import CUDARuntimeError
+from fake_memory import OutOfMemoryError, Ref
 from raw_module import RawModule
 
 __all__ = ["CUDADriverError", "CUDARuntimeError", "FakeCupy", "OutOfMemoryError", "install"]
@@ -80,7 +82,7 @@ class FakeCupy(ModuleType):
             Stream=functools.partial(fake_device.Stream, on),
             Event=fake_device.Event,
             get_elapsed_time=lambda first, last: (last.seconds - first.seconds) * 1e3,
-            MemoryPool=functools.partial(fake_device.MemoryPool, on),
+            MemoryPool=functools.partial(fake_memory.MemoryPool, on),
             using_allocator=on.using_allocator,
             alloc_pinned_memory=on.pinned,
             get_current_stream=on.stream,
@@ -99,7 +101,7 @@ class FakeCupy(ModuleType):
                 memcpyDeviceToDevice=3,
             ),
         )
-        self.ndarray = _array_class(self)
+        self.ndarray = array_class(self)
         self.ufunc = Ufunc
         lifted = self.lift(np.lib.stride_tricks.as_strided)
 
@@ -288,100 +290,6 @@ ADDED = ("int32", "int64", "float16", "float32", "float64", "uint32", "uint64")
 WRITERS = (np.copyto, operator.setitem, np.ndarray.fill)
 
 
-def _array_class(fake: FakeCupy) -> type[Any]:
-    on = fake.on
-
-    class ndarray:  # noqa: N801 - cupy's name
-        __array_ufunc__ = None
-
-        def __init__(
-            self, host: np.ndarray[Any, Any], device: int, unwritten: bool = False
-        ) -> None:
-            memory: Any = host
-            while memory is not None and not hasattr(memory, "lease"):
-                memory = getattr(memory, "base", None)
-            self.fresh, self.base = memory is None, None
-            if memory is None:
-                memory = fake_device.held(on.allocate(host.nbytes))
-                memory.owner = weakref.ref(self)
-                order = "F" if host.flags.fnc else "C"
-                made: Any = np.ndarray(host.shape, host.dtype, memory, order=order)
-                if not unwritten:
-                    made[...] = host
-                host = made
-            else:
-                self.base = memory.owner()
-            self.host, self.device = host, SimpleNamespace(id=device)
-            self.shape, self.ndim, self.dtype = host.shape, host.ndim, host.dtype
-            self.size, self.nbytes, self.itemsize = host.size, host.nbytes, host.itemsize
-            self.strides, self.flags = host.strides, host.flags
-            # CuPy allocates nothing for an array of no entries.
-            nowhere = not host.size if self.base is None else self.base.data.ptr == 0
-            address = 0 if nowhere else host.ctypes.data
-            self.data = SimpleNamespace(ptr=address, device_id=device)
-
-        @property
-        def ref(self) -> Ref:
-            return Ref(self.data.ptr, self.shape, self.strides, self.dtype)
-
-        @property
-        def T(self) -> Any:
-            return fake.compute(np.transpose, (self,), {})
-
-        def get(self) -> np.ndarray[Any, Any]:
-            on.refuse_transfer("D2H")
-            on.stream().drain()
-            return np.array(self.host)
-
-        def item(self) -> Any:
-            return self.get().item()
-
-        __float__ = __int__ = __bool__ = __index__ = lambda self: self.item()
-
-        def set(self, arr: np.ndarray[Any, Any]) -> None:
-            on.refuse_transfer("H2D")
-            self.host[...] = arr
-
-        def copy(self) -> ndarray:  # to the current device, as CuPy's
-            if on.capturing():
-                return fake.compute(np.array, (self,), {})  # type: ignore[no-any-return]
-            made = ndarray(np.empty_like(self.host), fake.current)
-            on.stream().enqueue(lambda: np.copyto(made.host, self.host))
-            return made
-
-        def __array__(self, *_: object, **__: object) -> Any:
-            raise TypeError("Implicit conversion to a NumPy array is not allowed.")
-
-        def __dlpack_device__(self) -> tuple[int, int]:
-            return 2, self.device.id
-
-        def __getitem__(self, index: Any) -> Any:
-            return fake.compute(operator.getitem, (self, fake.index(index)), {})
-
-        def __setitem__(self, index: Any, value: Any) -> None:
-            if isinstance(value, np.ndarray):
-                on.refuse_transfer("H2D")
-                if value.shape:
-                    raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
-                value = value[()]
-            fake.compute(operator.setitem, (self, fake.index(index), value), {})
-
-        def __len__(self) -> int:
-            return int(self.shape[0])
-
-    for name in ("reshape", "transpose", "view", "ravel", "fill", "astype"):
-        f = getattr(np.ndarray, name)
-        method = lambda self, *args, f=f, **kwargs: fake.compute(f, (self, *args), kwargs)  # noqa: E731
-        setattr(ndarray, name, method)
-    for name in ("add", "sub", "mul", "truediv", "pow", "matmul", "mod", "floordiv"):
-        f = getattr(operator, name)
-        setattr(ndarray, f"__{name}__", fake.lift(f))
-        setattr(ndarray, f"__r{name}__", fake.lift(lambda a, b, f=f: f(b, a)))
-    for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "invert", "and_", "or_", "abs"):
-        setattr(ndarray, f"__{name.rstrip('_')}__", fake.lift(getattr(operator, name)))
-    return ndarray
-
-
 def install(monkeypatch: pytest.MonkeyPatch, fake: FakeCupy) -> FakeCupy:
     """Make `import cupy` and `import cupyx` give the stand-in."""
     cupyx, scipy, special = map(ModuleType, ("cupyx", "cupyx.scipy", "cupyx.scipy.special"))
@@ -390,7 +298,7 @@ def install(monkeypatch: pytest.MonkeyPatch, fake: FakeCupy) -> FakeCupy:
     def scatter_add(a: Any, slices: Any, value: Any) -> None:
         if value.dtype.name not in ADDED:
             raise TypeError(f"cupy.add.at only supports {', '.join(ADDED)} as data type")
-        fake.launch(np.add.at, a, slices, value)
+        fake.launch(np.add.at, a, fake.index(slices), value)
 
     def erf(x: Any) -> Any:
         return np.vectorize(math.erf, otypes=[x.dtype])(x)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
+from threading import Barrier, Thread
 from typing import Any
 
+import fake_device
 import numpy as np
 import pytest
 from capture_tools import batches, model, trainer
@@ -156,6 +159,49 @@ def test_a_product_that_cublaslt_refuses(cupy: FakeCupy, lt: CublasLt) -> None:
     with pytest.warns(UserWarning, match="one by one: cuBLASLt refuses such a product: CUBLAS"):
         repeated(nnx.matmul, np.ones((2, 3)), np.ones((3, 2)))
     assert not cupy.on.graphs and not lt.live
+
+
+def test_a_plan_that_goes_is_done_with_its_memory(cupy: FakeCupy) -> None:
+    """Launched on one stream, in memory that others may get on another."""
+    step = capture(lambda x: nnx.exp(nnx.multiply(x, 2.0)))
+    x = nnx.asarray(np.ones((64, 64)))
+    for _ in range(2):
+        step(x)
+    with cupy.cuda.Stream(non_blocking=True):
+        step(x)
+    del step
+    held = [nnx.asarray(np.full((64, 64), 3.0)) for _ in range(20)]
+    cupy.on.synchronize()
+    for array in held:
+        np.testing.assert_array_equal(host(array), 3.0)
+
+
+def test_no_algorithm_is_asked_for_while_another_thread_captures(
+    cupy: FakeCupy, lt: CublasLt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-in for cuBLASLt fails then, as the real one does."""
+    begin, errors, ready = fake_device.Stream.begin_capture, list[BaseException](), Barrier(2)
+
+    def slow(stream: fake_device.Stream) -> None:
+        begin(stream)
+        time.sleep(0.3)
+
+    def work() -> None:
+        try:
+            step, x = capture(nnx.matmul), nnx.asarray(np.ones((3, 3)))
+            step(x, x)
+            ready.wait(60)
+            step(x, x)
+        except BaseException as error:
+            errors.append(error)
+
+    monkeypatch.setattr(fake_device.Stream, "begin_capture", slow)
+    threads = [Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
 
 
 def test_without_nvmath_kernels_are_launched_one_by_one(

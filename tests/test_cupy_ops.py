@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cupy_tools import repeated
 
 import nnx
 from nnx.bench import nnx_cases
@@ -41,6 +42,27 @@ def test_a_step(device: Any, case: Any) -> None:
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a[0], b[0], rtol=1e-3, atol=1e-5)
     nnx.get_backend().synchronize()
+
+
+@pytest.mark.parametrize("shapes", [
+    ((3, 4), (4, 5)), ((4,), (4, 5)), ((3, 4), (4,)), ((4,), (4,)), ((2, 3, 4), (4, 5)),
+    ((2, 1, 3, 4), (5, 4, 2)), ((2, 3, 4), (4,)), ((4,), (2, 4, 3)), ((3, 0), (0, 5)),
+    ((0, 4), (4, 5)),
+])  # fmt: skip
+@pytest.mark.parametrize("strides", ["plain", "turned", "every other"])
+def test_products(device: Any, shapes: Any, strides: str) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(s) for s in shapes)
+
+    def product(a: Any, b: Any) -> Any:
+        a, b = nnx.Tensor(a), nnx.Tensor(b)
+        if strides == "turned" and a.ndim > 1:
+            a = nnx.matrix_transpose(nnx.exp(nnx.matrix_transpose(a)))
+        if strides == "every other":
+            a, b = (nnx.concat(x, x, axis=0)[::2] for x in (a, b)) if a.ndim == 1 else (a, b)
+        return nnx.matmul(a, b)
+
+    repeated(product, a, b)
 
 
 def values(p: Any, calls: int) -> list[list[np.ndarray[Any, Any]]]:

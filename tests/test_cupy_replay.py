@@ -56,27 +56,6 @@ def test_numpy_arguments_of_no_entries(device: Any) -> None:
     assert [float(step(x, y * i)) for i in range(5)] == [0, 6, 12, 18, 24]
 
 
-@pytest.mark.parametrize("shapes", [
-    ((3, 4), (4, 5)), ((4,), (4, 5)), ((3, 4), (4,)), ((4,), (4,)), ((2, 3, 4), (4, 5)),
-    ((2, 1, 3, 4), (5, 4, 2)), ((2, 3, 4), (4,)), ((4,), (2, 4, 3)), ((3, 0), (0, 5)),
-    ((0, 4), (4, 5)),
-])  # fmt: skip
-@pytest.mark.parametrize("strides", ["plain", "turned", "every other"])
-def test_products(device: Any, shapes: Any, strides: str) -> None:
-    rng = np.random.default_rng(0)
-    a, b = (rng.standard_normal(s) for s in shapes)
-
-    def product(a: Any, b: Any) -> Any:
-        a, b = nnx.Tensor(a), nnx.Tensor(b)
-        if strides == "turned" and a.ndim > 1:
-            a = nnx.matrix_transpose(nnx.exp(nnx.matrix_transpose(a)))
-        if strides == "every other":
-            a, b = (nnx.concat(x, x, axis=0)[::2] for x in (a, b)) if a.ndim == 1 else (a, b)
-        return nnx.matmul(a, b)
-
-    repeated(product, a, b)
-
-
 def test_the_precision_is_the_plans(device: Any) -> None:
     rng = np.random.default_rng(0)
     x = nnx.asarray(rng.standard_normal((20, 30)).astype(np.float32))

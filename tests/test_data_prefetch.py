@@ -26,6 +26,12 @@ from nnx.errors import ShapeError
 marked = marked_fixture  # a fixture of another module
 
 
+@pytest.fixture
+def cupy(standin: FakeCupy) -> FakeCupy:
+    nnx.set_backend("numpy")
+    return standin
+
+
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
     yield
@@ -208,9 +214,8 @@ def test_an_iterator_that_is_held_lets_the_process_end() -> None:
 # Devices
 
 
-def test_a_thread_works_on_the_consumers_backend_and_stream(standin: FakeCupy) -> None:
+def test_a_thread_works_on_the_consumers_backend_and_stream(cupy: FakeCupy) -> None:
     """One crossing per batch, counted where it is consumed; the device's work in one order."""
-    cupy = standin
     digits = ArrayDataset(np.ones((6, 2), np.float32), np.zeros(6, int))
     loader = DataLoader(digits, 2, backend="cupy:1", prefetch=True)
     with nnx.transfers() as plain:

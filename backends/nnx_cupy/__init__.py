@@ -37,6 +37,7 @@ from . import (  # noqa: F401 - they fill the table
     softmax,
     sums,
     upsample,
+    window,
 )
 from .device import Here, There
 from .namespace import Namespace

@@ -1,5 +1,5 @@
 #include "common.cuh"
-#include "windows.cuh"
+#include "geometry.cuh"
 
 // y (planes, places) = the mean of each window: over all its entries, or over those within x
 extern "C" __global__ void avg_pool(

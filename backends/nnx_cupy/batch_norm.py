@@ -11,10 +11,10 @@ from typing import Any
 from nnx.calls import calls
 from nnx.ops import batch_norm
 
+from .geometry import MOST
 from .launch import THREADS, Source, blocks_for, blocks_of_rows, computing
 from .sums import FILLS
 from .table import Array, Run, contiguous, floats, overrides
-from .windows import MOST
 
 # Where all values are equal, or there is one, h and dx are 0 to the bit: nothing is fused.
 _source = Source("batch_norm.cu", "--fmad=false")

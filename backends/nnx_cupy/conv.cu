@@ -1,5 +1,5 @@
 #include "common.cuh"
-#include "windows.cuh"
+#include "geometry.cuh"
 
 // A launch's arrays have fewer than 2^31 entries each, so that places in them are ints.
 

@@ -19,9 +19,9 @@ from nnx.ops import conv1d, conv2d, conv_transpose2d
 from nnx.ops._geometry import pairs, per_axis
 from nnx.ops.conv import transposed_length
 
+from .geometry import MOST, Windows, windows
 from .launch import MOST_ROWS, THREADS, Source, blocks_for, blocks_of_rows
 from .table import Array, Run, contiguous, floats, overrides
-from .windows import MOST, Windows, windows
 
 SCRATCH = 128 << 20  # bytes
 _source = Source("conv.cu")

@@ -32,16 +32,20 @@ class Part:
 
     def __call__(self) -> None:
         for f, args, attrs in self.runs:
-            try:
-                f(*args, **attrs)
-            except MemoryError:
-                raise
-            except Exception as error:
-                raise CaptureError(
-                    f"{self.where}: {self.name} cannot be part of a CUDA graph "
-                    f"({type(error).__name__}: {error}): a graph reads nothing on the host and "
-                    f"calls no library that waits; compute it outside the captured function"
-                ) from error
+            f(*args, **attrs)
+
+    def captured(self) -> None:
+        """The same, for a graph: what that refuses, names the call."""
+        try:
+            self()
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise CaptureError(
+                f"{self.where}: {self.name} cannot be part of a CUDA graph "
+                f"({type(error).__name__}: {error}): a graph reads nothing on the host and calls "
+                f"no library that waits; compute it outside the captured function"
+            ) from error
 
 
 class Product:
@@ -127,8 +131,11 @@ class Step:
                 self._host.send(stream)
             if self.graph is not None:
                 self.graph.launch(stream)
-            else:
-                self._run()
+                return
+            if self._host is not None:
+                self._host.unpack()
+            for part in self._parts:
+                part()
 
     def __del__(self) -> None:
         """Others may get the memory: the last launch must be done with it.
@@ -209,4 +216,4 @@ class Step:
         if self._host is not None:
             self._host.unpack()
         for part in self._parts:
-            part()
+            part.captured()

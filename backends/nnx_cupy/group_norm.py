@@ -7,10 +7,10 @@ from typing import Any
 from nnx.calls import calls
 from nnx.ops import group_norm
 
+from .geometry import MOST
 from .launch import Source, blocks_for_rows, computing
 from .sums import by_channel, channel_sums
 from .table import Array, Run, contiguous, floats, overrides, slope, with_extras
-from .windows import MOST
 
 # Of groups of one entry g less its mean is 0, to the bit: nothing is fused.
 _source = Source("group_norm.cu", "--fmad=false")

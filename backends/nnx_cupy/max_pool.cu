@@ -1,5 +1,5 @@
 #include "common.cuh"
-#include "windows.cuh"
+#include "geometry.cuh"
 
 typedef NNX_PLACE Place;  // unsigned char where a window has so few entries, else int
 

@@ -10,9 +10,9 @@ from typing import Any
 from nnx.calls import calls
 from nnx.ops import avg_pool2d, max_pool2d
 
+from .geometry import MOST, Windows, windows
 from .launch import THREADS, Source, blocks_for, dtype_name
 from .table import Array, Run, contiguous, floats, overrides
-from .windows import MOST, Windows, windows
 
 _max, _avg = Source("max_pool.cu"), Source("avg_pool.cu")
 _PLACES = {"uint8": "unsigned char", "int32": "int"}

@@ -78,7 +78,10 @@ class Feed:
 
     def __init__(self, replay: CupyReplay, pairs: list[tuple[Array, Array]]) -> None:
         self._replay, cuda = replay, replay.cupy.cuda
-        self._on_device = [(i, b) for i, (b, a) in enumerate(pairs) if not replay.takes(a)]
+        here = [(i, b, a) for i, (b, a) in enumerate(pairs) if not replay.takes(a)]
+        self._whole = [(i, b.data.ptr, b.nbytes) for i, b, a in here
+                       if a.flags.c_contiguous and b.nbytes]  # fmt: skip
+        self._strided = [(i, b) for i, b, a in here if not a.flags.c_contiguous]
         self._moved = [(i, b) for i, (b, a) in enumerate(pairs) if replay.takes(a)]
         with replay.current():
             self._stream = cuda.get_current_stream()
@@ -99,7 +102,10 @@ class Feed:
                 self._stream = stream
             if self._moved:
                 self._move(arrays, stream)
-            for i, buffer in self._on_device:
+            memcpy, kind = cupy.cuda.runtime.memcpyAsync, cupy.cuda.runtime.memcpyDeviceToDevice
+            for i, address, nbytes in self._whole:
+                memcpy(address, arrays[i].data.ptr, nbytes, kind, stream.ptr)
+            for i, buffer in self._strided:
                 cupy.copyto(buffer, arrays[i])
 
     def _move(self, arrays: list[Array], stream: Any) -> None:

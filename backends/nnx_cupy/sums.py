@@ -8,9 +8,9 @@ from typing import Any
 from nnx.calls import calls
 from nnx.ops import affine, conv1d, conv2d, conv_transpose2d
 
+from .geometry import MOST
 from .launch import THREADS, Source, blocks_for, computing, dtype_name
 from .table import Array, Run, contiguous, floats, overrides, plain
-from .windows import MOST
 
 _source = Source("sums.cu", "--fmad=false")
 FILLS = 512  # blocks that keep a device busy
@@ -35,7 +35,7 @@ def over_rows(
 ) -> None:  # fmt: skip
     """y = sums over the rows that `launch(blocks, threads, out)` makes by `sum_columns`."""
     tiles = -(-y.size // 32)
-    chunks = max(1, min(-(-rows // 64), FILLS // tiles))
+    chunks = max(1, min(-(-rows // 128), FILLS // tiles))
     _reduced(run, y, chunks, lambda out: launch((tiles, chunks), (32, 8), out))
 
 

@@ -8,9 +8,9 @@ from nnx.calls import calls
 from nnx.ops import upsample
 from nnx.ops._geometry import per_axis
 
+from .geometry import MOST
 from .launch import THREADS, Source, blocks_for
 from .table import Array, Run, contiguous, floats, overrides
-from .windows import MOST
 
 _source = Source("upsample.cu")
 

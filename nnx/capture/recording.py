@@ -134,8 +134,8 @@ class Recording:
         return made
 
     def literal(self, array: Array) -> Array:
-        values = (str(array.dtype), array.tolist())
         made = array if self.base.owns(array) else self.base.asarray(array)
+        values = (str(array.dtype), array.tolist())
         self._log(Call("literal", None, values, {}, self.line(), (made,)))
         return made
 
@@ -288,7 +288,7 @@ def overrides_of(backend: Backend) -> dict[Any, tuple[int, ...]]:
     return found
 
 
-def _applied(xp: Any, f: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Any:
+def _applied(xp: Any, f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     return f(*args, **kwargs)
 
 

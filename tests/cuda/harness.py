@@ -21,7 +21,7 @@ import numpy as np
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++")
 NEEDS = "g++ is not installed: it compiles the CUDA kernels for the CPU"
-_compiling = threading.Lock()
+_lock = threading.RLock()
 _KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
 _FLAGS = ("-std=c++17", "-O1", "-w", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing")
 # Each load and store calls a function of memory.cpp; what libtsan would do is not wanted.
@@ -106,7 +106,7 @@ class Library:
         ]
         made = _compiled(f"{key}.o", *_WATCH, "-I", str(HERE), *defines, "-c", str(path))
         library = _compiled(f"{key}.so", "-shared", "-Wl,-Bsymbolic", str(made), *runtime)
-        self._library = ctypes.PyDLL(str(library))  # which keeps other threads out
+        self._library = ctypes.PyDLL(str(library))
         self.kinds = {n: self._kinds(n) for n in self.names}
 
     def _kinds(self, name: str) -> list[str]:
@@ -122,6 +122,10 @@ class Library:
 
         Raises KernelError for arguments that the kernel does not take, and for what it does wrong.
         """
+        with _lock:  # memory holds what the first of the two runs wrote, for a while
+            self._launch(name, grid, block, args, shared)
+
+    def _launch(self, name: str, grid: Any, block: Any, args: Any, shared: int) -> None:
         if name not in self.kinds:
             raise KernelError(f"no kernel {name!r}: the source has {', '.join(self.names)}")
         _check_launch(name, grid, block)
@@ -185,9 +189,11 @@ def _check_argument(what: str, a: Any, kind: str) -> None:
         raise KernelError(f"{what} is {a!r}, expected an array of {kind[2:]}, or 0 for none")
 
 
+@functools.cache
+def _library(source: str, options: tuple[str, ...]) -> Library:
+    return Library(source, options)
+
+
 def library(source: str, options: tuple[str, ...]) -> Library:
-    with _compiling:
+    with _lock:  # or two threads would compile the same
         return _library(source, options)
-
-
-_library = functools.cache(Library)

@@ -147,9 +147,9 @@ def test_what_the_kernels_do_not_take(cupy: FakeCupy, monkeypatch: pytest.Monkey
     monkeypatch.setattr(conv, "MOST", one)
     agree(cupy, nnx.conv2d, x, W, launches=launches, tolerance=5)
     monkeypatch.setattr(conv, "MOST", one - 1)
-    agree(cupy, nnx.conv2d, x, W, launches=[], tolerance=5)
+    agree(cupy, nnx.conv2d, x, W, launches=None, tolerance=5)
     W = normal(1, (3, 1, 3, 2), "float64")
-    for most, launches in ((2 * 3 * 6 * 5, DIRECT), (2 * 3 * 6 * 5 - 1, [])):
+    for most, launches in ((2 * 3 * 6 * 5, DIRECT), (2 * 3 * 6 * 5 - 1, None)):
         monkeypatch.setattr(conv, "MOST", most)
         agree(cupy, nnx.conv2d, x, W, launches=launches, groups=3, tolerance=5)
 

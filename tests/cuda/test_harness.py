@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import harness
@@ -211,6 +212,21 @@ def test_wrong_arguments(args: Any, message: str) -> None:
 def test_wrong_launches(grid: int, block: int) -> None:
     with pytest.raises(KernelError, match="blocks of"):
         run("y[0] = n;", np.zeros(64, "float32"), 1, grid=grid, block=block)
+
+
+def test_threads_of_the_host_wait_for_each_other() -> None:
+    """Also where both are the first to use a source."""
+    source = ROW_SUMS + "// of two threads"
+    x = np.random.default_rng(0).normal(size=(3, 201)).astype("float32")
+    made = [np.full(3, np.nan, "float32") for _ in range(4)]
+
+    def work(y: Any) -> None:
+        harness.library(source, ()).launch("row_sums", (3,), (64,), [x, y, 3, 201])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, made))
+    for y in made:
+        np.testing.assert_allclose(y, x.astype("float64").sum(1), rtol=1e-5, atol=1e-5)
 
 
 def test_what_does_not_compile() -> None:

@@ -13,14 +13,15 @@ each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
 def layer_norm_launches(rows: int) -> list[str]:
-    totals = ["column_totals"] if rows > 64 else []
+    totals = ["column_totals"] if rows > 128 else []
     return ["layer_norm", "layer_norm_slope", "layer_norm_scale_sums", *totals, "column_sums",
             *totals]  # fmt: skip
 
 
 @each_dtype
 @pytest.mark.parametrize(
-    ("rows", "columns"), [(1, 1), (3, 2), (5, 33), (100, 12), (4, 768), (2, 1025), (2, 12000)]
+    ("rows", "columns"),
+    [(1, 1), (3, 2), (5, 33), (100, 12), (140, 3), (4, 768), (2, 1025), (2, 12000)],
 )
 def test_layer_norm(rows: int, columns: int, dtype: str, cupy: FakeCupy) -> None:
     x = normal(0, (rows, columns), dtype) + 3

@@ -1,4 +1,4 @@
-"""Windows that slide over images, as kernels are told of them (`windows.cuh`)."""
+"""Windows that slide over images, as kernels are told of them (`geometry.cuh`)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,109 @@
+"""`cupy.ndarray` of the stand-in for cupy."""
+
+from __future__ import annotations
+
+import operator
+import weakref
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import fake_memory
+import numpy as np
+from fake_memory import Ref
+
+if TYPE_CHECKING:
+    from fake_cupy import FakeCupy
+
+
+def array_class(fake: FakeCupy) -> type[Any]:
+    on = fake.on
+
+    class ndarray:  # noqa: N801 - cupy's name
+        __array_ufunc__ = None
+
+        def __init__(
+            self, host: np.ndarray[Any, Any], device: int, unwritten: bool = False
+        ) -> None:
+            memory: Any = host
+            while memory is not None and not hasattr(memory, "lease"):
+                memory = getattr(memory, "base", None)
+            self.fresh, self.base = memory is None, None
+            if memory is None:
+                memory = fake_memory.held(on.allocate(host.nbytes))
+                memory.owner = weakref.ref(self)
+                order = "F" if host.flags.fnc else "C"
+                made: Any = np.ndarray(host.shape, host.dtype, memory, order=order)
+                if not unwritten:
+                    made[...] = host
+                host = made
+            else:
+                self.base = memory.owner()
+            self.host, self.device = host, SimpleNamespace(id=device)
+            self.shape, self.ndim, self.dtype = host.shape, host.ndim, host.dtype
+            self.size, self.nbytes, self.itemsize = host.size, host.nbytes, host.itemsize
+            self.strides, self.flags = host.strides, host.flags
+            # CuPy allocates nothing for an array of no entries.
+            nowhere = not host.size if self.base is None else self.base.data.ptr == 0
+            address = 0 if nowhere else host.ctypes.data
+            self.data = SimpleNamespace(ptr=address, device_id=device)
+
+        @property
+        def ref(self) -> Ref:
+            return Ref(self.data.ptr, self.shape, self.strides, self.dtype)
+
+        @property
+        def T(self) -> Any:
+            return fake.compute(np.transpose, (self,), {})
+
+        def get(self) -> np.ndarray[Any, Any]:
+            on.refuse_transfer("D2H")
+            on.stream().drain()
+            return np.array(self.host)
+
+        def item(self) -> Any:
+            return self.get().item()
+
+        __float__ = __int__ = __bool__ = __index__ = lambda self: self.item()
+
+        def set(self, arr: np.ndarray[Any, Any]) -> None:
+            on.refuse_transfer("H2D")
+            self.host[...] = arr
+
+        def copy(self) -> ndarray:  # to the current device, as CuPy's
+            if on.capturing():
+                return fake.compute(np.array, (self,), {})  # type: ignore[no-any-return]
+            made = ndarray(np.empty_like(self.host), fake.current)
+            on.stream().enqueue(lambda: np.copyto(made.host, self.host))
+            return made
+
+        def __array__(self, *_: object, **__: object) -> Any:
+            raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, self.device.id
+
+        def __getitem__(self, index: Any) -> Any:
+            return fake.compute(operator.getitem, (self, fake.index(index)), {})
+
+        def __setitem__(self, index: Any, value: Any) -> None:
+            if isinstance(value, np.ndarray):
+                on.refuse_transfer("H2D")
+                if value.shape:
+                    raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+                value = value[()]
+            fake.compute(operator.setitem, (self, fake.index(index), value), {})
+
+        def __len__(self) -> int:
+            return int(self.shape[0])
+
+    for name in ("reshape", "transpose", "view", "ravel", "fill", "astype"):
+        f = getattr(np.ndarray, name)
+        method = lambda self, *args, f=f, **kwargs: fake.compute(f, (self, *args), kwargs)  # noqa: E731
+        setattr(ndarray, name, method)
+    for name in ("add", "sub", "mul", "truediv", "pow", "matmul", "mod", "floordiv"):
+        f = getattr(operator, name)
+        setattr(ndarray, f"__{name}__", fake.lift(f))
+        setattr(ndarray, f"__r{name}__", fake.lift(lambda a, b, f=f: f(b, a)))
+    for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "invert", "and_", "or_", "abs"):
+        setattr(ndarray, f"__{name.rstrip('_')}__", fake.lift(getattr(operator, name)))
+    return ndarray
