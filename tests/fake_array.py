@@ -1,4 +1,4 @@
-"""`cupy.ndarray` of the stand-in for cupy."""
+"""`cupy.ndarray` of the stand-in for cupy, and what a graph keeps of a call on such arrays."""
 
 from __future__ import annotations
 
@@ -107,3 +107,34 @@ def array_class(fake: FakeCupy) -> type[Any]:
     for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "invert", "and_", "or_", "abs"):
         setattr(ndarray, f"__{name.rstrip('_')}__", fake.lift(getattr(operator, name)))
     return ndarray
+
+
+class Node:
+    """A kernel of a graph: what it calls, and where its arrays lie."""
+
+    def __init__(self, fake: FakeCupy, f: Any, args: Any, kwargs: Any) -> None:
+        self._fake, self._f = fake, f
+        self._args, self._kwargs = self._refs(args), self._refs(kwargs)
+
+    def _refs(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: self._refs(v) for k, v in value.items()}
+        if isinstance(value, (tuple, list)) and not isinstance(value, Ref):
+            return type(value)(map(self._refs, value))
+        return value.ref if isinstance(value, self._fake.ndarray) else value
+
+    def _found(self, value: Any) -> Any:
+        if isinstance(value, Ref):
+            return self._fake.on.memory.view(value)
+        if isinstance(value, dict):
+            return {k: self._found(v) for k, v in value.items()}
+        return type(value)(map(self._found, value)) if type(value) in (tuple, list) else value
+
+    def run(self) -> Any:
+        with np.errstate(all="ignore"):
+            return self._f(*self._found(self._args), **self._found(self._kwargs))
+
+    def into(self, results: list[Ref]) -> None:
+        made = self.run()
+        for ref, value in zip(results, made if type(made) is tuple else [made], strict=True):
+            self._fake.on.memory.view(ref)[...] = value

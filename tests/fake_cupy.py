@@ -19,9 +19,9 @@ import fake_device
 import fake_memory
 import numpy as np
 import pytest
-from fake_array import array_class
+from fake_array import Node, array_class
 from fake_device import CUDARuntimeError
-from fake_memory import OutOfMemoryError, Ref
+from fake_memory import OutOfMemoryError
 from raw_module import RawModule
 
 __all__ = ["CUDADriverError", "CUDARuntimeError", "FakeCupy", "OutOfMemoryError", "install"]
@@ -251,37 +251,6 @@ class Ufunc:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._fake.compute(self._f, args, kwargs)
-
-
-class Node:
-    """A kernel of a graph: what it calls, and where its arrays lie."""
-
-    def __init__(self, fake: FakeCupy, f: Any, args: Any, kwargs: Any) -> None:
-        self._fake, self._f = fake, f
-        self._args, self._kwargs = self._refs(args), self._refs(kwargs)
-
-    def _refs(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: self._refs(v) for k, v in value.items()}
-        if isinstance(value, (tuple, list)) and not isinstance(value, Ref):
-            return type(value)(map(self._refs, value))
-        return value.ref if isinstance(value, self._fake.ndarray) else value
-
-    def _found(self, value: Any) -> Any:
-        if isinstance(value, Ref):
-            return self._fake.on.memory.view(value)
-        if isinstance(value, dict):
-            return {k: self._found(v) for k, v in value.items()}
-        return type(value)(map(self._found, value)) if type(value) in (tuple, list) else value
-
-    def run(self) -> Any:
-        with np.errstate(all="ignore"):
-            return self._f(*self._found(self._args), **self._found(self._kwargs))
-
-    def into(self, results: list[Ref]) -> None:
-        made = self.run()
-        for ref, value in zip(results, made if type(made) is tuple else [made], strict=True):
-            self._fake.on.memory.view(ref)[...] = value
 
 
 VIEWS = (operator.getitem, np.reshape, np.ndarray.view, np.ndarray.reshape, np.ndarray.transpose)

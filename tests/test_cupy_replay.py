@@ -50,10 +50,12 @@ def test_numpy_arguments_are_moved_while_the_step_before_runs(device: Any) -> No
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
 
 
-def test_numpy_arguments_of_no_entries(device: Any) -> None:
+@pytest.mark.parametrize("given", [lambda a: a, nnx.asarray], ids=["numpy", "device"])
+def test_arguments_of_no_entries(device: Any, given: Callable[[Any], Any]) -> None:
     step = capture(lambda x, y: nnx.add(nnx.sum(x), nnx.sum(y)), backend="cupy")
     x, y = np.zeros((0, 3), np.float32), np.ones((2, 3), np.float32)
-    assert [float(step(x, y * i)) for i in range(5)] == [0, 6, 12, 18, 24]
+    found = [float(step(given(x), given(y * i))) for i in range(5)]
+    assert found == [0, 6, 12, 18, 24]
 
 
 def test_the_precision_is_the_plans(device: Any) -> None:
