@@ -274,6 +274,9 @@ def test_predict_writes(
         (np.float32(3), "has shape (); expected at least one image of 64 numbers each: (N, 64)"),
         (np.full((2, 64), "a"), "holds <U1, expected numbers"),
         (np.full((2, 64), None), "Object arrays cannot be loaded"),
+        (np.diag([0, np.nan] * 32), "image 1 holds numbers from nan to nan, expected finite ones"),
+        (np.diag([0, 0, -np.inf] + [0] * 61), "image 2 holds numbers from -inf to 0.0, expected"),
+        (np.full((2, 64), 3e38), "image 0 gives no probabilities: it holds numbers from 3e+38 to"),
     ],
 )
 def test_what_is_no_image(

@@ -100,8 +100,10 @@ def predict(a: argparse.Namespace) -> int:
         raise OptionError(f"the run in {a.run!r} is of text; let it go on with `nnx generate`")
     with use_backend(a.backend):
         model, form = _model(a, run)
-        logits = train.predict(model, _images(a.images, form))
-        probabilities = to_numpy(softmax(logits))
+        images = _images(a.images, form)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+            probabilities = to_numpy(softmax(train.predict(model, images)))
+        _check_finite(a.images, probabilities, images)
     if a.out is None:
         sys.stdout.write(_csv(probabilities))
         return 0
@@ -138,9 +140,23 @@ def _images(path: str, form: dict[str, Any]) -> HostArray:
     if images.dtype.kind not in "iufb":
         raise DataError(f"{path!r} holds {images.dtype}, expected numbers")
     rows = images.reshape(len(images), features)
+    if rows.dtype.kind == "f":
+        _check_finite(path, rows, rows)
     if rows.dtype == np.uint8 and form.get("white"):
         return rows.astype(np.float32) / np.float32(form["white"])
     return rows if rows.dtype.kind == "f" else rows.astype(np.float32)
+
+
+def _check_finite(path: str, found: HostArray, images: HostArray) -> None:
+    """Refuse images in whose numbers, or in what came of them, there is NaN or infinity."""
+    wrong = np.flatnonzero(~np.isfinite(found).all(axis=1))
+    if len(wrong):
+        row = images[wrong[0]]
+        what = "holds" if found is images else "gives no probabilities: it holds"
+        raise DataError(
+            f"{path!r}: image {wrong[0]} {what} numbers from {row.min()} to {row.max()}, expected "
+            f"finite ones, scaled as in training"
+        )
 
 
 def _read(path: str) -> HostArray:
