@@ -26,6 +26,19 @@ class MatmulDescAttribute(IntEnum):
     SCALE_TYPE = 1
     TRANSA = 3
     TRANSB = 4
+    EPILOGUE = 7
+    BIAS_POINTER = 8
+    EPILOGUE_AUX_POINTER = 11
+    EPILOGUE_AUX_LD = 12
+
+
+class Epilogue(IntEnum):
+    DEFAULT = 1
+    BIAS = 4
+    RELU_BIAS = 6
+    RELU_AUX_BIAS = 134
+    DRELU_BGRAD = 152
+    BGRADA = 256
 
 
 class MatrixLayoutAttribute(IntEnum):
@@ -41,7 +54,7 @@ class MatmulPreferenceAttribute(IntEnum):
     MIN_ALIGNMENT_D_BYTES = 8
 
 
-DESC = {3: np.int32, 4: np.int32}
+DESC = {3: np.int32, 4: np.int32, 7: np.uint32, 8: np.int64, 11: np.int64, 12: np.int64}
 LAYOUT = {5: np.int32, 6: np.int64}
 PREFERENCE = {1: np.uint64, 5: np.uint32, 6: np.uint32, 7: np.uint32, 8: np.uint32}
 DTYPES = {0: np.float32, 1: np.float64, 2: np.float16}
@@ -62,8 +75,13 @@ class CublasLt(ModuleType):
 
     live      descriptors that were not destroyed, by handle
     refused   dtypes (of cudaDataType_t) for which it has no algorithm
+    lacking   epilogues for which it has none
+    wrong     epilogues that leave the last entry of their results as it was
+    dropped   whether its ReLU gives 0 for NaN
+    done      epilogues of the products that were launched
     """
 
+    Epilogue = Epilogue
     cuBLASLtError = cuBLASLtError  # noqa: N815
     MatmulDescAttribute = MatmulDescAttribute
     MatrixLayoutAttribute = MatrixLayoutAttribute
@@ -74,6 +92,8 @@ class CublasLt(ModuleType):
         super().__init__("nvmath.bindings.cublasLt")
         self._cupy, self.live, self._next = cupy, dict[int, dict[Any, Any]](), 1
         self.products, self.refused = 0, set[int]()
+        self.lacking, self.wrong, self.dropped = set[Epilogue](), set[Epilogue](), False
+        self.done: list[Epilogue] = []
         for kind in ("matmul_desc", "matrix_layout", "matmul_preference"):
             setattr(self, f"{kind}_destroy", self._destroy)
         self.matmul_desc_set_attribute = self._setter(DESC)
@@ -117,6 +137,9 @@ class CublasLt(ModuleType):
             assert stream.graph is None, "the query fails while a stream captures"
         if self.live[adesc]["type"] in self.refused:
             raise cuBLASLtError("CUBLAS_STATUS_NOT_SUPPORTED (15)")
+        kind = self.live[operation_desc].get(MatmulDescAttribute.EPILOGUE, Epilogue.DEFAULT)
+        if kind in self.lacking or (kind in K_ABOVE_1 and self._terms(operation_desc, adesc) == 1):
+            raise cuBLASLtError("CUBLAS_STATUS_NOT_SUPPORTED (15)")
         asked = self.live[preference]
         assert asked[MatmulPreferenceAttribute.MAX_WORKSPACE_BYTES] >= WORKSPACE
         found = pointed(heuristic_results_array, np.uint8, heuristic_dtype.itemsize)
@@ -124,6 +147,12 @@ class CublasLt(ModuleType):
         result["algo"]["data_"][0, :4] = [asked[i] for i in (5, 6, 7, 8)]
         result["workspace_size"] = WORKSPACE
         pointed(return_algo_count, np.int32)[0] = 1
+
+    def _terms(self, desc: int, adesc: int) -> int:
+        """How many products each entry of the result sums."""
+        turned = self.live[desc].get(MatmulDescAttribute.TRANSA)
+        found: int = self.live[adesc]["rows" if turned else "cols"]
+        return found
 
     def matmul(
         self, light_handle: int, compute_desc: int, alpha: int, a: int, adesc: int, b: int,
@@ -140,6 +169,7 @@ class CublasLt(ModuleType):
         laid = [dict(self.live[x]) for x in (adesc, bdesc, ddesc)]
         assert len({x.get(MatrixLayoutAttribute.BATCH_COUNT, 1) for x in laid}) == 1
         refs = [_ref(address, x) for address, x in zip((a, b, d), laid, strict=True)]
+        epilogue = Ending(op, self.wrong, self.dropped)
 
         def run() -> None:
             left, right, out = map(on.memory.view, refs)
@@ -151,9 +181,58 @@ class CublasLt(ModuleType):
                 left, right = rounded(left, bits), rounded(right, bits)
             self.products += 1
             on.memory.at(workspace, WORKSPACE)[...] = 0xEE
-            out[...] = left @ right
+            if MatmulDescAttribute.EPILOGUE not in op:
+                out[...] = left @ right
+                return
+            assert len(out) == 1, "one matrix"
+            epilogue.run(on.memory, out[0], left[0], right[0])
+            self.done.append(epilogue.kind)
 
         on.streams[stream].enqueue(run)
+
+
+K_ABOVE_1 = (Epilogue.DRELU_BGRAD, Epilogue.BGRADA)
+
+
+class Ending:
+    """What an epilogue does, seen by columns: results of (rows, columns), vectors of (rows,)."""
+
+    def __init__(self, op: dict[Any, Any], wrong: set[Epilogue], dropped: bool) -> None:
+        names = MatmulDescAttribute
+        self.kind = Epilogue(op.get(names.EPILOGUE, Epilogue.DEFAULT))
+        self.wrong, self.dropped = self.kind in wrong, dropped
+        self.vector = op.get(names.BIAS_POINTER, 0)
+        self.mask, self.ld = (
+            op.get(x, 0) for x in (names.EPILOGUE_AUX_POINTER, names.EPILOGUE_AUX_LD)
+        )
+
+    def run(self, memory: Any, out: Any, left: Any, right: Any) -> None:
+        rows, columns = out.shape
+        vector = memory.view(Ref(self.vector, (rows,), (out.itemsize,), out.dtype))
+        kept = out[-1, -1].copy(), vector[-1].copy()
+        y = (left @ right).astype(out.dtype)
+        if self.kind is Epilogue.BGRADA:
+            vector[...] = left.sum(1)
+        elif self.kind is Epilogue.DRELU_BGRAD:
+            bits = np.unpackbits(self._mask(memory, rows, columns), axis=1, bitorder="little")
+            y = y * bits[:, :rows].T
+            vector[...] = y.sum(1)
+        else:
+            y = y + vector[:, None]
+        if self.kind in (Epilogue.RELU_BIAS, Epilogue.RELU_AUX_BIAS):
+            y = np.where(y > 0, y, 0) if self.dropped else np.where(y <= 0, 0, y)
+        if self.kind is Epilogue.RELU_AUX_BIAS:
+            bits = np.zeros((columns, self.ld), bool)
+            bits[:, :rows] = y.T > 0
+            self._mask(memory, rows, columns)[...] = np.packbits(bits, axis=1, bitorder="little")
+        out[...] = y
+        if self.wrong:
+            out[-1, -1], vector[-1] = kept
+
+    def _mask(self, memory: Any, rows: int, columns: int) -> Any:
+        assert self.mask % 16 == 0 and self.ld % 128 == 0 and self.ld >= rows, "INVALID_VALUE"
+        shape = columns, self.ld // 8
+        return memory.view(Ref(self.mask, shape, (shape[1], 1), np.dtype(np.uint8)))
 
 
 def _ref(address: int, x: dict[Any, Any]) -> Ref:

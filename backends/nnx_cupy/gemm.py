@@ -22,6 +22,7 @@ ALIGNED = 256  # bytes: what cuBLASLt takes an address to be aligned to if it is
 CUDA_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}  # cudaDataType_t
 COMPUTE = {"float32": 68, "tf32": 77, "bfloat16": 75}  # cublasComputeType_t, for float32
 COMPUTE_64F = 70
+MASK_ROWS = 128  # bits that a column of a mask takes are a multiple of these
 
 
 class UnavailableError(Exception):
@@ -39,6 +40,16 @@ class CublasLt:
             raise UnavailableError(f"{type(error).__name__}: {error}") from error
         self.desc, self.layout = lt.MatmulDescAttribute, lt.MatrixLayoutAttribute
         self.preference = lt.MatmulPreferenceAttribute
+        self._relu_is_ours: dict[str, bool] = {}
+
+    def relu_is_ours(self, cupy: Any, dtype: str) -> bool:
+        """Whether its ReLU lets NaN through, and has the slope 0 at 0."""
+        if dtype not in self._relu_is_ours:
+            try:
+                self._relu_is_ours[dtype] = _relu_is_ours(self, cupy, dtype)
+            except UnavailableError:
+                self._relu_is_ours[dtype] = False
+        return self._relu_is_ours[dtype]
 
 
 class Matrix(NamedTuple):
@@ -71,13 +82,39 @@ def matrix(shape: tuple[int, int], strides: tuple[int, int], offset: int = 0) ->
     return None
 
 
+class Epilogue(NamedTuple):
+    """What a product also does, to its result or to the factor that cuBLASLt has first.
+
+    name     of its kind in cublasLtEpilogue_t
+    vector   address of a bias, or of the place for the gradient of one: an entry for each column
+    mask     address of `mask_nbytes` bytes, or 0: in them a bit for each entry, that ReLU let pass
+    """
+
+    name: str
+    vector: int
+    mask: int = 0
+
+
+def mask_nbytes(shape: tuple[int, ...]) -> int:
+    """Bytes of the mask of a row-major matrix."""
+    rows, columns = shape
+    return rows * (_mask_ld(columns) // 8)
+
+
+def _mask_ld(columns: int) -> int:
+    return -(-columns // MASK_ROWS) * MASK_ROWS
+
+
 class Gemm:
     """One product, or a stack of them, prepared: y[i] = a[i] @ b[i].
 
     workspace   bytes that `launch` must be given
     """
 
-    def __init__(self, lt: CublasLt, y: Operand, a: Operand, b: Operand, precision: str) -> None:
+    def __init__(
+        self, lt: CublasLt, y: Operand, a: Operand, b: Operand, precision: str,
+        epilogue: Epilogue | None = None,
+    ) -> None:  # fmt: skip
         self._lt, self._bindings, self._made = lt, lt.bindings, list[tuple[Any, int]]()
         dtype, count = y.dtype, y.stack
         scale = np.float64 if dtype == "float64" else np.float32
@@ -93,6 +130,9 @@ class Gemm:
         set_desc = bindings.matmul_desc_set_attribute
         self._set(set_desc, self._desc, lt.desc.TRANSA, np.int32(b.matrix.turned))
         self._set(set_desc, self._desc, lt.desc.TRANSB, np.int32(a.matrix.turned))
+        if epilogue is not None:
+            for name, value in self._told(epilogue, y.matrix.rows).items():
+                self._set(set_desc, self._desc, name, value)
         self._layouts = [self._layout(x.matrix, kind, count) for x in (b, a, y)]
         self._pointers = [x.pointer for x in (b, a, y)]
         self._algorithm: Any = np.zeros(1, bindings.matmul_heuristic_result_dtype)
@@ -133,6 +173,17 @@ class Gemm:
             bindings.matmul_preference_destroy(preference)
         if not found[0]:
             raise UnavailableError("cuBLASLt has no algorithm for such a product")
+
+    def _told(self, epilogue: Epilogue, rows: int) -> dict[int, Any]:
+        names = self._lt.desc
+        told: dict[int, Any] = {
+            names.EPILOGUE: np.uint32(self._bindings.Epilogue[epilogue.name]),
+            names.BIAS_POINTER: np.int64(epilogue.vector),
+        }
+        if epilogue.mask:
+            told[names.EPILOGUE_AUX_POINTER] = np.int64(epilogue.mask)
+            told[names.EPILOGUE_AUX_LD] = np.int64(_mask_ld(rows))
+        return told
 
     def _layout(self, m: Matrix, kind: int, count: int) -> int:
         bindings, names = self._bindings, self._lt.layout
@@ -177,11 +228,12 @@ def operand(
 
 
 def products(
-    lt: CublasLt, y: Any, a: Any, b: Any, precision: str
+    lt: CublasLt, y: Any, a: Any, b: Any, precision: str, epilogue: Epilogue | None = None
 ) -> list[Gemm] | None:  # fmt: skip
     """y = a @ b of at least two axes each, leading ones broadcast, as prepared products.
 
     None if an array has strides that cuBLASLt does not know: a copy of it has others.
+    epilogue    of matrices only, with y in rows
     """
     if not _dense(y, turned=False):
         if not _dense(y, turned=True):
@@ -197,8 +249,25 @@ def products(
             if laid is None or x.strides[-2] % size or x.strides[-1] % size or step % size:
                 return None
             operands.append(operand(x.data.ptr + start, str(x.dtype), size, laid, count))
-        made.append(Gemm(lt, operands[0], operands[1], operands[2], precision))
+        made.append(Gemm(lt, operands[0], operands[1], operands[2], precision, epilogue))
     return made
+
+
+def _relu_is_ours(lt: CublasLt, cupy: Any, dtype: str) -> bool:
+    n = 16
+    x = np.zeros((n, n))
+    x[0], x[1], x[2] = np.nan, -1, 1
+    given, one, dz, b = (cupy.asarray(v, dtype) for v in (x, np.eye(n), np.ones((n, n)), x[3]))
+    z, dx, mask = cupy.empty_like(given), cupy.empty_like(given), cupy.empty(n * n, "uint8")
+    stream = cupy.cuda.get_current_stream().ptr
+    for y, a, kind in ((z, given, "RELU_AUX_BIAS"), (dx, dz, "DRELU_BGRAD")):
+        made = products(lt, y, a, one, "float32", Epilogue(kind, b.data.ptr, mask.data.ptr))
+        for gemm in made or []:
+            workspace = cupy.empty(max(gemm.workspace, 1), "uint8")
+            gemm.launch(workspace.data.ptr, gemm.workspace, stream)
+    found = [y.astype("float64").get() for y in (z, dx)]
+    expected = [np.where(x <= 0, 0, x), x > 0]
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(found, expected, strict=True))
 
 
 def _dense(y: Any, turned: bool) -> bool:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from nnx.calls import Run
 from nnx.errors import CaptureError
 
-from .gemm import CublasLt, Gemm, UnavailableError, products
+from .gemm import CublasLt, UnavailableError
+from .product import Product, graph_of
 from .static import HostValues
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ class Part:
         for f, args, attrs in self.runs:
             f(*args, **attrs)
 
+    def __str__(self) -> str:
+        """Its name, and what its products do on the way."""
+        ways = [product.way.name for product in self.products() if product.way.name]
+        return " + ".join([self.name, *ways])
+
+    def products(self) -> list[Product]:
+        return [f for f, _, _ in self.runs if isinstance(f, Product)]
+
     def captured(self) -> None:
         """The same, for a graph: what that refuses, names the call."""
         try:
@@ -46,60 +55,6 @@ class Part:
                 f"({type(error).__name__}: {error}): a graph reads nothing on the host and calls "
                 f"no library that waits; compute it outside the captured function"
             ) from error
-
-
-class Product:
-    """out = a @ b: by CuPy, or once it is prepared by cuBLASLt in a graph."""
-
-    def __init__(self, replay: CupyReplay, out: Array, a: Array, b: Array) -> None:
-        self.replay, self.out, self.a, self.b = replay, out, a, b
-        self.workspace: Array = None
-        self._before: list[Run] = []
-        self._gemms: list[Gemm] = []
-        self._after: list[Run] = []
-        self.__name__ = "matmul"
-
-    def __call__(self) -> None:
-        if self.workspace is None:
-            self.replay.cupy.matmul(self.a, self.b, out=self.out)
-            return
-        for f, args, attrs in self._before:
-            f(*args, **attrs)
-        memory, stream = self.workspace, self.replay.cupy.cuda.get_current_stream()
-        for gemm in self._gemms:
-            gemm.launch(memory.data.ptr, memory.nbytes, stream.ptr)
-        for f, args, attrs in self._after:
-            f(*args, **attrs)
-
-    def prepare(self, lt: CublasLt) -> int:
-        """Choose algorithms; the bytes of workspace that they need."""
-        out, a, b = self.out, self.a, self.b
-        if a.ndim == 1:
-            a, out = a[None, :], out[..., None, :] if b.ndim > 1 else out[None]
-        if b.ndim == 1:
-            b, out = b[:, None], out[..., None]
-        if not out.size:
-            return 0
-        if not a.size:
-            self._before.append((out.fill, (0,), {}))
-            return 0
-        precision = self.replay.backend.matmul_precision
-        a, b = (x if x.dtype == out.dtype else self._copied(x, out.dtype) for x in (a, b))
-        made = products(lt, out, a, b, precision)
-        if made is None:
-            a, b = self._copied(a, out.dtype), self._copied(b, out.dtype)
-            whole = self.replay.cupy.empty(out.shape, out.dtype)
-            self._after.append((self.replay.cupy.copyto, (out, whole), {}))
-            made = products(lt, whole, a, b, precision)
-            assert made is not None  # all are contiguous
-        self._gemms = made
-        return max(gemm.workspace for gemm in made)
-
-    def _copied(self, x: Array, dtype: Any) -> Array:
-        """A contiguous array that has the values of x when the product begins."""
-        made = self.replay.cupy.empty(x.shape, dtype)
-        self._before.append((self.replay.cupy.copyto, (made, x), {"casting": "unsafe"}))
-        return made
 
 
 class Step:
@@ -120,7 +75,7 @@ class Step:
             self._host = HostValues(replay, others) if others else None
             if self._prepared():
                 self.graph = self._captured()
-        names = ", ".join(part.name for part in self._parts)
+        names = ", ".join(map(str, self._parts))
         self.note = f"one CUDA graph: {names}" if self.graph else f"one by one: {names}"
         self.__name__ = "launch" if self.graph else "calls"
 
@@ -154,13 +109,13 @@ class Step:
     def _prepared(self) -> bool:
         """Whether all products can be part of a graph; what they need is made."""
         replay = self._replay
-        found = [f for part in self._parts for f, _, _ in part.runs if isinstance(f, Product)]
+        found = [product for part in self._parts for product in part.products()]
         if not found:
             return True
         with replay.cupy.cuda.using_allocator(self.pool.malloc):
             try:
                 lt = replay.backend.cublaslt()
-                size = max(product.prepare(lt) for product in found)
+                size = self._prepare(lt)
             except UnavailableError as error:
                 if not replay.warned:
                     replay.warned = True
@@ -175,6 +130,17 @@ class Step:
         for product in found:
             product.workspace = workspace
         return True
+
+    def _prepare(self, lt: CublasLt) -> int:
+        """Prepare all products; the bytes of workspace that they need."""
+        size, relus, span = 0, list[Product](), self._replay.span
+        for part in self._parts:
+            for product in part.products():
+                size = max(size, product.prepare(lt, relus))
+            over = [span(a) for a in part.written]
+            relus = [p for p in relus if not any(_meet(span(p.out), s) for s in over)]
+            relus += [product for product in part.products() if product.masked is not None]
+        return size
 
     def _captured(self) -> Any:
         """The graph. All is run once before, so that no kernel is first loaded while it captures;
@@ -193,27 +159,14 @@ class Step:
                 for root, values in saved:
                     copyto(root, values)
                 outer.wait_event(stream.record())
-            return self._noted(stream)
-
-    def _noted(self, stream: Any) -> Any:
-        stream.begin_capture()
-        try:
-            self._run()
-        except BaseException:
-            self._abandon(stream)
-            raise
-        graph = stream.end_capture()
-        graph.upload(stream)
-        return graph
-
-    def _abandon(self, stream: Any) -> None:
-        try:
-            stream.end_capture()
-        except Exception:  # what ended the capture has made it invalid
-            return
+            return graph_of(stream, self._run)
 
     def _run(self) -> None:
         if self._host is not None:
             self._host.unpack()
         for part in self._parts:
             part.captured()
+
+
+def _meet(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[0] < b[1] and b[0] < a[1]

@@ -17,7 +17,8 @@ from nnx.backend import Backend
 from nnx.calls import Calls, Run, Scope
 
 from .forms import FILLED, OPERATORS, TAKING_OUT, Again, arrays
-from .graph import Part, Product, Step
+from .graph import Part, Step
+from .product import Merged, Product
 from .static import Draws, Feed, Numbers
 
 if TYPE_CHECKING:
@@ -191,7 +192,8 @@ class CupyReplay:
         elif call.kind == "uniform":
             made = Draws(call.args[0], call.results)
         else:
-            runs = getattr(self, f"_{call.kind}")(call, backend, empty)
+            with self.current():
+                runs = getattr(self, f"_{call.kind}")(call, backend, empty)
             runs = [self._product(run) for run in runs]
             made = Part(call.name, call.where, runs, (*call.results, *call.writes))
         return [(made, (), {})]
@@ -207,6 +209,9 @@ class CupyReplay:
     def _product(self, run: Run) -> Run:
         """Products are prepared for the graph: CuPy's own cannot be in one."""
         f, args, attrs = run
+        if isinstance(f, Merged):
+            _, (a, b), given = f.product
+            return Product(self, given["out"], a, b, f), (), {}
         if f in self.products and "out" in attrs and attrs["out"].dtype.kind not in "iub":
             return Product(self, attrs["out"], *args), (), {}
         return run
@@ -218,7 +223,7 @@ class CupyReplay:
             out = call.results[0]
             if self._elementwise(call):
                 # CuPy copies an argument first that is another view of the result's memory.
-                same = [self.is_array(a) and self._is(a, out) for a in args]
+                same = [self.is_array(a) and self.same(a, out) for a in args]
                 args = tuple(out if s else a for a, s in zip(args, same, strict=True))
                 return [(f, args, {**attrs, "out": out})]
             if f in self.products:
@@ -243,7 +248,8 @@ class CupyReplay:
             start = end
         return runs
 
-    def _is(self, a: Array, b: Array) -> bool:
+    def same(self, a: Array, b: Array) -> bool:
+        """Whether two arrays are one, by memory and layout."""
         return bool(a.data.ptr == b.data.ptr and self.same_layout(a, b))
 
     def _kernel(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
