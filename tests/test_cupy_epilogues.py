@@ -1,7 +1,7 @@
 """What cuBLASLt does on the way of a product: chosen where it is right and faster.
 
-On a stand-in for cuBLASLt, and on a GPU where there is one. What is not the faster way there is made
-to be it: what it computes counts here.
+On a stand-in for cuBLASLt, and on a GPU where there is one. What is not the faster way there is
+made to be it: what it computes counts here.
 """
 
 from __future__ import annotations

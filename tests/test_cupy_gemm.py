@@ -183,7 +183,9 @@ def test_the_stand_in_has_the_real_names_and_numbers() -> None:
     lt: Any = importlib.import_module("nvmath.bindings.cublasLt")
     cublas: Any = importlib.import_module("nvmath.bindings.cublas")
     fake: Any = fake_cublaslt.CublasLt
-    for name in ("MatmulDescAttribute", "MatrixLayoutAttribute", "MatmulPreferenceAttribute"):
+    for name in (
+        "MatmulDescAttribute", "MatrixLayoutAttribute", "MatmulPreferenceAttribute", "Epilogue",
+    ):  # fmt: skip
         for member in getattr(fake, name):
             assert int(getattr(lt, name)[member.name]) == member, f"{name}.{member.name}"
     for found, getter in [
@@ -233,12 +235,13 @@ for dtype, size in (("float16", 2), ("bfloat16", 2), ("float32", 4), ("float64",
             gemm.operand(512, dtype, size, gemm.Matrix(rows, cols, rows, turned, rows * cols), 3)
             for rows, cols, turned in ((7, 5, False), (3, 5, False), (7, 3, True))
         )
-        try:
-            gemm.Gemm(lt, y, a, b, precision)
-        except gemm.UnavailableError as error:
-            cause = error.__cause__
-            assert isinstance(cause, lt.bindings.cuBLASLtError)
-            print(cause.__traceback__.tb_frame.f_code.co_name, str(cause)[:31])
+        for ending in None, gemm.Epilogue("BGRADA", 512), gemm.Epilogue("DRELU_BGRAD", 512, 1024):
+            try:
+                gemm.Gemm(lt, y, a, b, precision, ending)
+            except gemm.UnavailableError as error:
+                cause = error.__cause__
+                assert isinstance(cause, lt.bindings.cuBLASLtError)
+                print(cause.__traceback__.tb_frame.f_code.co_name, str(cause)[:31])
 """
 
 
@@ -259,4 +262,4 @@ def test_the_real_library_takes_the_descriptors(tmp_path: Path) -> None:
         capture_output=True, text=True, env={"PYTHONPATH": path, "LD_LIBRARY_PATH": libraries},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "_choose the library was not initialized\n" * 12
+    assert done.stdout == "_choose the library was not initialized\n" * 36
