@@ -76,6 +76,7 @@ class CublasLt(ModuleType):
     live      descriptors that were not destroyed, by handle
     refused   dtypes (of cudaDataType_t) for which it has no algorithm
     lacking   epilogues for which it has none
+    failing   epilogues that it refuses when they are launched
     wrong     epilogues that leave the last entry of their results as it was
     dropped   whether its ReLU gives 0 for NaN
     done      epilogues of the products that were launched
@@ -92,7 +93,8 @@ class CublasLt(ModuleType):
         super().__init__("nvmath.bindings.cublasLt")
         self._cupy, self.live, self._next = cupy, dict[int, dict[Any, Any]](), 1
         self.products, self.refused = 0, set[int]()
-        self.lacking, self.wrong, self.dropped = set[Epilogue](), set[Epilogue](), False
+        self.lacking, self.failing, self.wrong = (set[Epilogue]() for _ in range(3))
+        self.dropped = False
         self.done: list[Epilogue] = []
         for kind in ("matmul_desc", "matrix_layout", "matmul_preference"):
             setattr(self, f"{kind}_destroy", self._destroy)
@@ -170,6 +172,8 @@ class CublasLt(ModuleType):
         assert len({x.get(MatrixLayoutAttribute.BATCH_COUNT, 1) for x in laid}) == 1
         refs = [_ref(address, x) for address, x in zip((a, b, d), laid, strict=True)]
         epilogue = Ending(op, self.wrong, self.dropped)
+        if epilogue.kind in self.failing:
+            raise cuBLASLtError("CUBLAS_STATUS_INVALID_VALUE (7)")
 
         def run() -> None:
             left, right, out = map(on.memory.view, refs)

@@ -94,7 +94,7 @@ def test_none_unless_it_is_asked_for(lt: Any, prefer: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
-@pytest.mark.parametrize("how", ["wrong", "lacking"])
+@pytest.mark.parametrize("how", ["wrong", "lacking", "failing"])
 def test_one_that_is_wrong_or_missing_is_not_taken(
     lt: Any, prefer: Any, name: str, how: str
 ) -> None:

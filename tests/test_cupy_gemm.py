@@ -225,6 +225,7 @@ def test_the_stand_in_takes_what_the_real_functions_take() -> None:
 REAL = """
 import importlib, sys
 from nnx_cupy import gemm
+from nnx_cupy.matrices import Matrix
 lt = object.__new__(gemm.CublasLt)
 lt.bindings, lt.handle = importlib.import_module("nvmath.bindings.cublasLt"), 0
 lt.desc, lt.layout = lt.bindings.MatmulDescAttribute, lt.bindings.MatrixLayoutAttribute
@@ -232,7 +233,7 @@ lt.preference = lt.bindings.MatmulPreferenceAttribute
 for dtype, size in (("float16", 2), ("bfloat16", 2), ("float32", 4), ("float64", 8)):
     for precision in gemm.COMPUTE:
         y, a, b = (
-            gemm.operand(512, dtype, size, gemm.Matrix(rows, cols, rows, turned, rows * cols), 3)
+            gemm.operand(512, dtype, size, Matrix(rows, cols, rows, turned, rows * cols), 3)
             for rows, cols, turned in ((7, 5, False), (3, 5, False), (7, 3, True))
         )
         for ending in None, gemm.Epilogue("BGRADA", 512), gemm.Epilogue("DRELU_BGRAD", 512, 1024):

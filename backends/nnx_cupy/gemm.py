@@ -2,20 +2,17 @@
 
 CuPy refuses cuBLAS while a stream captures. Here each product is prepared before (descriptors, the
 choice of an algorithm) and then launched by one call that allocates nothing.
-
-cuBLASLt knows matrices by columns. Row-major y = a @ b, seen by columns, is y' = b' @ a', so b is
-its first factor and a its second; a matrix whose rows lie one after the other is not transposed
-then, one whose columns do is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from .matrices import Matrix, dense, leading, matrix, stacks, swapped
 
 WORKSPACE = 32 << 20  # bytes that an algorithm may ask for; cuBLAS's own for sm_90
 ALIGNED = 256  # bytes: what cuBLASLt takes an address to be aligned to if it is not told
@@ -47,39 +44,9 @@ class CublasLt:
         if dtype not in self._relu_is_ours:
             try:
                 self._relu_is_ours[dtype] = _relu_is_ours(self, cupy, dtype)
-            except UnavailableError:
+            except (UnavailableError, self.bindings.cuBLASLtError):
                 self._relu_is_ours[dtype] = False
         return self._relu_is_ours[dtype]
-
-
-class Matrix(NamedTuple):
-    """A matrix, or a stack of them, as a layout of cuBLASLt.
-
-    rows, cols   by columns: of the matrix as it lies in memory
-    ld           entries from one column to the next
-    turned       whether the product takes its transpose
-    offset       entries from one matrix of the stack to the next; 0: all are the same one
-    """
-
-    rows: int
-    cols: int
-    ld: int
-    turned: bool
-    offset: int
-
-
-def matrix(shape: tuple[int, int], strides: tuple[int, int], offset: int = 0) -> Matrix | None:
-    """Of a matrix with these strides, in entries; None if neither rows nor columns are dense."""
-    (n, m), (row, col) = shape, strides
-    if m == 1 or col == 1:
-        ld = row if n > 1 else m
-        if ld >= m:
-            return Matrix(m, n, ld, False, offset)
-    if n == 1 or row == 1:
-        ld = col if m > 1 else n
-        if ld >= n:
-            return Matrix(n, m, ld, True, offset)
-    return None
 
 
 class Epilogue(NamedTuple):
@@ -235,12 +202,12 @@ def products(
     None if an array has strides that cuBLASLt does not know: a copy of it has others.
     epilogue    of matrices only, with y in rows
     """
-    if not _dense(y, turned=False):
-        if not _dense(y, turned=True):
+    if not dense(y, turned=False):
+        if not dense(y, turned=True):
             return None
-        y, a, b = _swapped(y), _swapped(b), _swapped(a)
+        y, a, b = swapped(y), swapped(b), swapped(a)
     made = []
-    for count, places in stacks(y.shape[:-2], [_leading(x, y.ndim) for x in (y, a, b)]):
+    for count, places in stacks(y.shape[:-2], [leading(x, y.ndim) for x in (y, a, b)]):
         operands = []
         for x, (start, step) in zip((y, a, b), places, strict=True):
             size = x.itemsize
@@ -268,44 +235,3 @@ def _relu_is_ours(lt: CublasLt, cupy: Any, dtype: str) -> bool:
     found = [y.astype("float64").get() for y in (z, dx)]
     expected = [np.where(x <= 0, 0, x), x > 0]
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(found, expected, strict=True))
-
-
-def _dense(y: Any, turned: bool) -> bool:
-    row, col = y.strides[-2] // y.itemsize, y.strides[-1] // y.itemsize
-    laid = matrix(y.shape[-2:], (row, col))
-    return laid is not None and laid.turned is turned
-
-
-def _swapped(x: Any) -> Any:
-    return x.transpose((*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
-
-
-def _leading(x: Any, ndim: int) -> tuple[int, ...]:
-    """Its strides over the leading axes of the result, 0 where it is repeated."""
-    own = [0 if n == 1 else int(s) for n, s in zip(x.shape[:-2], x.strides[:-2], strict=True)]
-    return (*(0,) * (ndim - x.ndim), *own)
-
-
-Places = list[tuple[int, int]]  # for each array: bytes to the first matrix, from one to the next
-
-
-def stacks(shape: tuple[int, ...], strides: list[tuple[int, ...]]) -> Iterator[tuple[int, Places]]:
-    """How many products each call does, and where its matrices lie.
-
-    Axes over which all arrays go on as over the one after it count as one axis.
-    """
-    axes: list[tuple[int, tuple[int, ...]]] = []  # outermost first
-    for n, *steps in reversed(list(zip(shape, *strides, strict=True))):
-        if n == 1:
-            continue
-        if axes and all(s == t * axes[0][0] for s, t in zip(steps, axes[0][1], strict=True)):
-            axes[0] = (axes[0][0] * n, axes[0][1])
-        else:
-            axes.insert(0, (n, tuple(steps)))
-    count, steps = axes.pop() if axes else (1, [0] * len(strides))
-    for index in np.ndindex(*(n for n, _ in axes)):
-        starts = [
-            sum(i * outer[k] for i, (_, outer) in zip(index, axes, strict=True))
-            for k in range(len(strides))
-        ]
-        yield count, list(zip(starts, steps, strict=True))

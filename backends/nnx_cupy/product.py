@@ -76,6 +76,7 @@ class Product:
         self._then = [] if merged is None else merged.then
         self.way = Way("", [], self._then)
         self.ways = [self.way]
+        self._lt: CublasLt | None = None
         self._relu: Product | None = None  # of a slope: the product whose mask it reads
         self._chosen = merged is None
         self.__name__ = "matmul"
@@ -106,6 +107,7 @@ class Product:
 
         relus   the products whose `out` is what ReLU gave, and lies there when this one runs
         """
+        self._lt = lt
         self._prepare_plain(lt)
         if self.merged is not None:
             self._prepare_merged(lt, self.merged, relus)
@@ -181,7 +183,7 @@ class Product:
         """
         self._chosen, plain = True, self.way
         for way in self.ways:
-            right = way is plain or self.agrees(way)
+            right = way is plain or self._agrees(way)
             way.seconds = seconds(self.replay.cupy, partial(self.do, way)) if right else math.inf
         if self._relu is None:
             self.way = min((w for w in self.ways if w is not self.masked), key=lambda w: w.seconds)
@@ -192,14 +194,17 @@ class Product:
         if self.ways[-1].seconds == math.inf:
             self.do(self.way)  # else the results of the last are there, and its mask
 
-    def agrees(self, way: Way) -> bool:
+    def _agrees(self, way: Way) -> bool:
         """Whether it gives what the plain way gives, but for rounding; the results are its own."""
-        assert self.merged is not None
+        assert self.merged is not None and self._lt is not None
         found = []
         for one in (self.ways[0], way):
             for a in self.merged.results:
                 a.fill(math.nan)
-            self.do(one)
+            try:
+                self.do(one)
+            except self._lt.bindings.cuBLASLtError:
+                return False
             found.append([a.astype("float64").get() for a in self.merged.results])
         tolerance = TOLERANCE[str(self.out.dtype)]
         return all(_close(a, b, tolerance) for a, b in zip(*found, strict=True))
