@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nnx.calls import Run
 from nnx.errors import CaptureError
 
+from .device import no_memory
 from .gemm import CublasLt, Gemm, UnavailableError, products
 from .static import HostValues
 
@@ -38,9 +39,9 @@ class Part:
         """The same, for a graph: what that refuses, names the call."""
         try:
             self()
-        except MemoryError:
-            raise
         except Exception as error:
+            if no_memory(error):
+                raise
             raise CaptureError(
                 f"{self.where}: {self.name} cannot be part of a CUDA graph "
                 f"({type(error).__name__}: {error}): a graph reads nothing on the host and calls "
@@ -162,6 +163,8 @@ class Step:
                 lt = replay.backend.cublaslt()
                 size = max(product.prepare(lt) for product in found)
             except UnavailableError as error:
+                if no_memory(error):
+                    raise
                 if not replay.warned:
                     replay.warned = True
                     warnings.warn(
@@ -185,6 +188,7 @@ class Step:
         roots = {id(root): root for root in map(self._replay.root, written)}
         saved = [(root, root.copy()) for root in roots.values()]
         outer, stream = cuda.get_current_stream(), cuda.Stream(non_blocking=True)
+        done = cuda.Event(disable_timing=True)
         stream.wait_event(outer.record())
         with stream, cuda.using_allocator(self.pool.malloc):
             try:
@@ -192,7 +196,7 @@ class Step:
             finally:
                 for root, values in saved:
                     copyto(root, values)
-                outer.wait_event(stream.record())
+                outer.wait_event(stream.record(done))
             return self._noted(stream)
 
     def _noted(self, stream: Any) -> Any:
