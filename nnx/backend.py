@@ -87,6 +87,14 @@ class Backend:
         target[...] = value
         return target
 
+    def put(self, target: Array, values: np.ndarray[Any, Any]) -> Array:
+        """As `write`, of values on the host, cast to the target's dtype.
+
+        Where a device allows it, it takes none of its memory: what it undoes, it undoes when there
+        is none left.
+        """
+        return self.write(target, self.asarray(values, self.dtype_name(target)))
+
     def copy(self, array: Array) -> Array:
         """A copy in memory of its own."""
         return self.xp.asarray(array, copy=True)

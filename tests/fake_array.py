@@ -67,6 +67,13 @@ def array_class(fake: FakeCupy) -> type[Any]:
 
         def set(self, arr: np.ndarray[Any, Any]) -> None:
             on.refuse_transfer("H2D")
+            if arr.dtype != self.dtype:
+                raise TypeError(f"{arr.dtype} array cannot be set to {self.dtype} array")
+            if arr.shape != self.shape:
+                raise ValueError("Shape mismatch")
+            if not self.flags.forc:
+                raise RuntimeError("Cannot set to non-contiguous array")
+            on.stream().drain()
             self.host[...] = arr
 
         def copy(self) -> ndarray:  # to the current device, as CuPy's

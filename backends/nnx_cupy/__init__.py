@@ -138,6 +138,13 @@ class CupyBackend(Backend):
             target[...] = value
         return target
 
+    def put(self, target: Any, values: np.ndarray[Any, Any]) -> Any:
+        if not (target.flags.c_contiguous or target.flags.f_contiguous):
+            return super().put(target, values)
+        with self._on_device():
+            target.set(values.astype(target.dtype, copy=False))
+        return target
+
     def copy(self, array: Any) -> Any:
         with self._on_device():
             return array.copy()

@@ -12,7 +12,6 @@ class Here:
 
     def __init__(self, cupy: Any, number: int) -> None:
         self._cupy, self._number = cupy, number
-        self._failed = cupy.cuda.runtime.CUDARuntimeError
 
     def __enter__(self) -> None:
         pass
@@ -20,8 +19,7 @@ class Here:
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is None or isinstance(error, NnxError):
             return
-        full = isinstance(error, self._failed) and "cudaErrorMemoryAllocation" in str(error)
-        if full or isinstance(error, MemoryError):
+        if no_memory(error):
             raise memory_error(self._cupy, self._number, error) from error
 
 
@@ -39,13 +37,23 @@ class There(Here):
             self._device.__exit__(kind, error, traceback)
 
 
+# What CUDA's runtime says (arrays, pinned memory, streams, graphs), its driver (kernels that are
+# loaded) and cuBLAS; CuPy and nvmath raise each as an error of their own.
+FULL = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether it means that there was no memory left."""
+    return isinstance(error, MemoryError) or any(name in str(error) for name in FULL)
+
+
 def memory_error(cupy: Any, number: int, error: BaseException) -> DeviceMemoryError:
     """With what was asked for, what is held and by whom, and what frees it."""
     pool = cupy.get_default_memory_pool()
     free, everything = cupy.cuda.runtime.memGetInfo()
     used, kept = pool.used_bytes(), pool.free_bytes()
     return DeviceMemoryError(
-        f"device {number} has no memory left: {error} Arrays hold {used:,} bytes of CuPy's pool, "
+        f"device {number} has no memory left: {str(error).rstrip('.')}. Arrays hold {used:,} bytes of CuPy's pool, "
         f"which keeps {kept:,} more; {free:,} of the device's {everything:,} are free. "
         f"nnx.get_backend().free_memory() gives back what the pool keeps; smaller batches need "
         f"less, and so do fewer plans of captured functions (max_plans) and nnx.no_grad() where no "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nnx.calls import Run
 from nnx.errors import CaptureError
 
+from .device import no_memory
 from .gemm import CublasLt, UnavailableError
 from .product import Product, graph_of
 from .static import HostValues
@@ -47,9 +48,9 @@ class Part:
         """The same, for a graph: what that refuses, names the call."""
         try:
             self()
-        except MemoryError:
-            raise
         except Exception as error:
+            if no_memory(error):
+                raise
             raise CaptureError(
                 f"{self.where}: {self.name} cannot be part of a CUDA graph "
                 f"({type(error).__name__}: {error}): a graph reads nothing on the host and calls "
@@ -117,6 +118,8 @@ class Step:
                 lt = replay.backend.cublaslt()
                 size = self._prepare(lt)
             except UnavailableError as error:
+                if no_memory(error):
+                    raise
                 if not replay.warned:
                     replay.warned = True
                     warnings.warn(
@@ -151,6 +154,7 @@ class Step:
         roots = {id(root): root for root in map(self._replay.root, written)}
         saved = [(root, root.copy()) for root in roots.values()]
         outer, stream = cuda.get_current_stream(), cuda.Stream(non_blocking=True)
+        done = cuda.Event(disable_timing=True)
         stream.wait_event(outer.record())
         with stream, cuda.using_allocator(self.pool.malloc):
             try:
@@ -158,7 +162,7 @@ class Step:
             finally:
                 for root, values in saved:
                     copyto(root, values)
-                outer.wait_event(stream.record())
+                outer.wait_event(stream.record(done))
             return graph_of(stream, self._run)
 
     def _run(self) -> None:

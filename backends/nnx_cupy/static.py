@@ -37,6 +37,7 @@ class Ring:
     """
 
     def __init__(self, cuda: Any, like: list[tuple[tuple[int, ...], Any]]) -> None:
+        self._sent: list[Any] = []  # for `__del__`, should there be no memory for what follows
         made = [np.dtype(dtype).itemsize * int(np.prod(shape)) for shape, dtype in like]
         self.starts, self.nbytes = places(made)
         self._blocks = [cuda.alloc_pinned_memory(self.nbytes) for _ in range(SLOTS)]
@@ -47,7 +48,7 @@ class Ring:
             ]
             for block in self._blocks
         ]
-        self._sent = [cuda.Event(disable_timing=True) for _ in range(SLOTS)]
+        self._sent += [cuda.Event(disable_timing=True) for _ in range(SLOTS)]
         self._memcpy, self._kind = cuda.runtime.memcpyAsync, cuda.runtime.memcpyHostToDevice
         self._last = SLOTS - 1
 

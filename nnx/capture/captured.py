@@ -32,6 +32,7 @@ from .recording import Recording
 from .report import Report
 from .state import State
 from .tree import flatten, rebuild
+from .undo import all_or_nothing, planned
 
 FUSE = ("exact", "fast")
 
@@ -159,8 +160,14 @@ class Captured:
         waiting = [old for old in self._pending.get(given.key, ()) if old.holds()]
         options = [pair for old in self._pending.get(given.key, ()) for pair in old.options()]
         record, arrays = self.begin(given)
-        form = self.run(given, arrays, record)
-        verify(options, self.end)
+        with all_or_nothing(record, arrays):
+            form = self.run(given, arrays, record)
+            verify(options, self.end)
+            return self._compared(given, record, form, waiting)
+
+    def _compared(
+        self, given: Arguments, record: Recording, form: Any, waiting: list[Pending]
+    ) -> Any:
         found = entries(record, self.end, form)
         self._pending[given.key] = waiting
         pending = Pending.of(record, found)
@@ -183,10 +190,12 @@ class Captured:
         self, given: Arguments, record: Recording, form: Any, found: list[Entry], old: Pending
     ) -> Any:
         """Two runs agree: make the plan, and give this run's result."""
-        result = results(record, form)
         lasting = {id(t) for t in old.tensors}
         leaves = [leaf for key, leaf in record.leaves.items() if key in lasting]
-        plan = Plan(record, State(record, leaves), form, found, given, self.fuse == "fast")
+        state, fast = State(record, leaves), self.fuse == "fast"
+        result, plan = planned(
+            lambda: (results(record, form), Plan(record, state, form, found, given, fast))
+        )
         del self._pending[given.key]
         self._plans.setdefault(given.key, []).append(plan)
         self._clock += 1

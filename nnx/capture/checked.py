@@ -9,6 +9,7 @@ from .compare import difference, entries
 from .log import Leaf, bare, gradient_of, set_gradient, shown
 from .plan import Plan
 from .tree import flatten
+from .undo import all_or_nothing
 
 if TYPE_CHECKING:
     from .arguments import Arguments
@@ -70,11 +71,12 @@ def compared(captured: Captured, plan: Plan, given: Arguments) -> Any:
     after = Snapshot(plan)
     before.restore()
     record, arrays = captured.begin(given)
-    form = captured.run(given, arrays, record)
-    problem = difference(plan.entries, entries(record, captured.end, form))
-    if problem is not None:
-        raise problem
-    eager = Snapshot(plan)
+    with all_or_nothing(record, arrays):
+        form = captured.run(given, arrays, record)
+        problem = difference(plan.entries, entries(record, captured.end, form))
+        if problem is not None:
+            raise problem
+        eager = Snapshot(plan)
     outputs = zip(replayed, record.outputs, strict=True)
     pairs = [(f"output {i}", a, b) for i, (a, b) in enumerate(outputs)]
     pairs += [(n, a, b) for (n, a), (_, b) in zip(after.parts(), eager.parts(), strict=True)]
@@ -93,7 +95,8 @@ def _eager(captured: Captured, given: Arguments) -> Any:
     from .captured import results
 
     record, arrays = captured.begin(given)
-    return results(record, captured.run(given, arrays, record))
+    with all_or_nothing(record, arrays):
+        return results(record, captured.run(given, arrays, record))
 
 
 def _copied(copy: Any, grad: Any) -> Any:

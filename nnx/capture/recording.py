@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..backend import Array, Backend, load_backend
+from ..backend import Array, Backend
 from ..errors import CaptureError
+from ..override import overrides_of
 from ..tensor import Tensor
-from ..update import Update
 from .log import SLOT, Call, Leaf, Line, Storage, gradient_of, shown
-from .trace import Traced, each, unwrapped, wrapped
+from .trace import Traced, each, scalar_pow, unwrapped, wrapped
+from .undo import Undo
 
 if TYPE_CHECKING:
     from .recorder import Recorder
@@ -49,6 +50,7 @@ class Recording:
         self._depth = 0
         self._overrides = overrides_of(base)
         self._hidden = {"nnx", type(base).__module__.partition(".")[0]}
+        self._undo = Undo(base)
         for i, array in enumerate(self.inputs):
             self._add(array, ("input", i))
 
@@ -59,7 +61,7 @@ class Recording:
         traced: list[Traced] = []
         each((args, kwargs), lambda v: traced.append(v) if type(v) is Traced else None)
         if f.__name__ == "pow" and any(t.scalar for t in traced):
-            f = _scalar_pow  # libraries raise scalars to a power by other code than arrays
+            f = scalar_pow  # libraries raise scalars to a power by other code than arrays
         bare, named = unwrapped(args), unwrapped(dict(kwargs))
         self.see((bare, named))
         result = self.base.call(_applied, (f, bare, named), {})
@@ -103,6 +105,8 @@ class Recording:
         self, kernel: Any, args: Any, attrs: Mapping[str, Any], recorder: Recorder
     ) -> Any:
         self.see((tuple(args), dict(attrs)))
+        writes = tuple(args[i] for i in self._overrides[kernel])
+        self._keep(writes)
         result = recorder.unrecorded(kernel, args, attrs)
         fresh: list[Array] = []
 
@@ -116,13 +120,13 @@ class Recording:
             return v
 
         made = each(result, taken)
-        writes = tuple(args[i] for i in self._overrides[kernel])
         call = Call("kernel", kernel, tuple(args), attrs, self.line(), tuple(fresh), writes)
         self._log(call)
         return made
 
     def write(self, target: Array, value: Array) -> Array:
         self.see((target, value))
+        self._keep((target,))
         held = self.base.write(target, value)
         self._log(Call("write", None, (target, value), {}, self.line(), (), (target,)))
         return held
@@ -140,6 +144,7 @@ class Recording:
         return made
 
     def uniform(self, shape: tuple[int, ...], dtype: Any, rng: Any) -> Array:
+        self._undo.draws(rng)
         made = self.base.uniform(shape, dtype, rng)
         self._log(Call("uniform", None, (rng,), {}, self.line(), (made,)))
         return made
@@ -147,6 +152,7 @@ class Recording:
     def numbers(self, source: Any, like: Any) -> list[tuple[Array, ...]]:
         self.used(source.parameters())
         self.sources.append(source)
+        self._undo.counts(source)
         rows = [
             tuple(self.base.asarray(n, self.base.dtype_name(g)) for n in row)
             for row, g in zip(source.advance(), like, strict=True)
@@ -192,6 +198,18 @@ class Recording:
         return shown(self.line())
 
     # storages
+
+    def _keep(self, arrays: Iterable[Array]) -> None:
+        """Before they are written: what lies outside could have to be put back."""
+        for array in arrays:
+            storage = self.storages[id(self.memory.root(array))]
+            if storage.label[0] == "outside":
+                self._undo.writes(storage.root)
+
+    def undo(self) -> None:
+        """Put back what the run has changed."""
+        self._undo.restore({**self._before, **self.leaves}.values())
+        self.sources = []  # they hold gradients
 
     def _log(self, call: Call) -> None:
         for k, array in enumerate(call.results):
@@ -266,6 +284,7 @@ class Recording:
         self.storages.clear()
         self._before.clear()
         self._sums.clear()
+        self._undo.forget()
 
     def _changed(self, array: Array, line: Line) -> CaptureError:
         return CaptureError(
@@ -275,26 +294,5 @@ class Recording:
         )
 
 
-def overrides_of(backend: Backend) -> dict[Any, tuple[int, ...]]:
-    """The kernels that are the backend's own, with the positions of what they write."""
-    found = overrides_of(load_backend(backend.parent)) if backend.parent is not None else {}
-    for target, kernels in backend.kernels.items():
-        if isinstance(target, Update):
-            found[kernels] = target.positions
-            continue
-        portable = {target.forward, *(d.kernel for d in target.derivatives)}
-        own = {kernels.forward, *(d.kernel for d in kernels.derivatives)} - portable
-        found.update(dict.fromkeys(own, ()))
-    return found
-
-
 def _applied(xp: Any, f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     return f(*args, **kwargs)
-
-
-def _scalar_pow(a: Any, b: Any) -> Any:
-    return _scalar(a) ** _scalar(b)
-
-
-def _scalar(a: Any) -> Any:
-    return a[()] if getattr(a, "shape", None) == () else a

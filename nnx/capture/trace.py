@@ -128,3 +128,11 @@ def wrapped(log: Recording, value: Any) -> Any:
     """Arrays as a kernel is to see them."""
     owns = log.base.owns
     return each(value, lambda v: Traced(log, v) if owns(v) else v)
+
+
+def scalar_pow(a: Any, b: Any) -> Any:
+    return _scalar(a) ** _scalar(b)
+
+
+def _scalar(a: Any) -> Any:
+    return a[()] if getattr(a, "shape", None) == () else a

@@ -141,8 +141,11 @@ class Optimizer:
             if not state.backend.owns(g) or g.shape != p.data.shape or g.dtype != p.data.dtype:
                 raise states.misfit(self._name, self._index(i, j), p, g)
             found.append((p, g, state))
-        self._last[i] = Due(self, i, plan, found)
-        return self._last[i]
+        self._last.pop(i, None)
+        due = Due(self, i, plan, found)
+        if due.in_buffers:  # else it holds gradients, which may be let go before the next step
+            self._last[i] = due
+        return due
 
     def _index(self, i: int, j: int) -> int:
         return sum(len(g["params"]) for g in self.param_groups[:i]) + j

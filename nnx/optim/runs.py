@@ -61,7 +61,7 @@ class Due:
         updated = {p for p, _ in self.data}
         self.rest = [p for p in self.group["params"] if p not in updated]
         self.runs = [Run(part, optimizer) for part in _together(found)]
-        self._in_buffers = all([run.flat is not None for run in self.runs])
+        self.in_buffers = all([run.flat is not None for run in self.runs])
 
     def _note(self) -> None:
         self.params = list(self.group["params"])
@@ -69,8 +69,6 @@ class Due:
 
     def again(self) -> bool:
         """Whether the next step finds all as this one did, and gradients in their buffer."""
-        if not self._in_buffers:
-            return False
         for p, data in self.data:
             g = p.grad
             if p._data is not data or g is None or g is not p.slot or not p.requires_grad:
