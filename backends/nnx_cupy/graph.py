@@ -11,9 +11,10 @@ from nnx.calls import Run
 from nnx.errors import CaptureError
 
 from .device import no_memory
+from .draws import Drawn, Draws, grouped
 from .gemm import CublasLt, UnavailableError
 from .product import Product, graph_of
-from .static import HostValues
+from .static import HostValues, Numbers
 
 if TYPE_CHECKING:
     from .replay import CupyReplay
@@ -68,10 +69,12 @@ class Step:
     def __init__(self, replay: CupyReplay, parts: list[Any]) -> None:
         self._replay = replay
         self._parts = [part for part in parts if isinstance(part, Part)]
-        others = [part for part in parts if not isinstance(part, Part)]
         self._stream: Any = None
         self.graph: Any = None
         self.pool = replay.cupy.cuda.MemoryPool()
+        numbers = [part for part in parts if isinstance(part, Numbers)]
+        draws = grouped(part for part in parts if isinstance(part, Drawn))
+        others: list[Numbers | Draws] = [*numbers, *draws]
         with _building, replay.current():
             self._host = HostValues(replay, others) if others else None
             if self._prepared():
@@ -87,11 +90,16 @@ class Step:
                 self._host.send(stream)
             if self.graph is not None:
                 self.graph.launch(stream)
-                return
+            else:
+                self._one_by_one()
             if self._host is not None:
-                self._host.unpack()
-            for part in self._parts:
-                part()
+                self._host.launched()
+
+    def _one_by_one(self) -> None:
+        if self._host is not None:
+            self._host.unpack()
+        for part in self._parts:
+            part()
 
     def __del__(self) -> None:
         """Others may get the memory: the last launch must be done with it.

@@ -25,7 +25,7 @@ TYPES = {
 _DTYPES = {
     "float": "float32", "double": "float64", "__half": "float16", "__nv_bfloat16": "bfloat16",
     "int": "int32", "unsigned": "uint32", "Index": "int64", "unsigned char": "uint8",
-    "long long": "int64",
+    "long long": "int64", "unsigned long long": "uint64",
 }  # fmt: skip
 _INCLUDE = re.compile(r'#include "(\w+\.cuh)"')
 _KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')

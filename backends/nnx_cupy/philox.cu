@@ -26,6 +26,26 @@ extern "C" __global__ void uniform(
   }
 }
 
+// NumPy's PCG64 (O'Neill, PCG: A Family of Simple Fast Space-Efficient Statistically Good Algorithms
+// for Random Number Generation, 2014: XSL RR 128/64): the keys that `integers(2**63)` gives.
+// state: its 128-bit state and increment, low words first; it goes on from where it was
+extern "C" __global__ void next_keys(
+    unsigned long long* __restrict__ state, Index* __restrict__ keys, Index count) {
+  if (first() != 0) return;
+  const unsigned long long a0 = 0x4385DF649FCCF645ull, a1 = 0x2360ED051FC65DA4ull;
+  unsigned long long s0 = state[0], s1 = state[1], c0 = state[2], c1 = state[3];
+  for (Index i = 0; i < count; i++) {
+    unsigned long long low = s0 * a0, high = __umul64hi(s0, a0) + s0 * a1 + s1 * a0;
+    s0 = low + c0;
+    s1 = high + c1 + (s0 < low);
+    unsigned long long folded = s0 ^ s1;
+    int turn = (int)(s1 >> 58);
+    keys[i] = (Index)((folded >> turn | folded << ((64 - turn) & 63)) >> 1);
+  }
+  state[0] = s0;
+  state[1] = s1;
+}
+
 // The words themselves, of any counter: for tests against published values.
 extern "C" __global__ void words(
     const unsigned* __restrict__ counters, const unsigned* __restrict__ keys,

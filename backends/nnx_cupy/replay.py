@@ -16,10 +16,11 @@ import numpy as np
 from nnx.backend import Backend
 from nnx.calls import Calls, Run, Scope
 
+from .draws import Drawn
 from .forms import FILLED, OPERATORS, TAKING_OUT, Again, arrays
 from .graph import Part, Step
 from .product import Merged, Product
-from .static import Draws, Feed, Numbers
+from .static import Feed, Numbers
 
 if TYPE_CHECKING:
     from nnx.capture.log import Call
@@ -190,7 +191,7 @@ class CupyReplay:
         if call.kind == "numbers":
             made = Numbers(call.args[0], call.results)
         elif call.kind == "uniform":
-            made = Draws(call.args[0], call.results)
+            made = Drawn(call.args[0], call.results[0], call.where)
         else:
             with self.current():
                 runs = getattr(self, f"_{call.kind}")(call, backend, empty)

@@ -1,4 +1,4 @@
-"""What the host gives a graph: arguments, numbers of the step and keys of draws, in static memory.
+"""What the host gives a graph: arguments, numbers of the step, generators, in static memory.
 
 It goes through pinned memory, which the device reads while the host goes on. Pinned memory is
 written again only when its last transfer is done.
@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import philox
-
 if TYPE_CHECKING:
+    from .draws import Draws
     from .replay import CupyReplay
 
 Array = Any
@@ -146,47 +145,37 @@ class Numbers:
         for view, n in zip(views, numbers, strict=True):
             view[...] = n
 
-    @staticmethod
-    def unpack(cupy: Any, array: Array, part: Array) -> None:
-        cupy.copyto(array, part)
+    def bind(self, cupy: Any, parts: list[Array]) -> None:
+        self._parts = parts
 
+    def unpack(self, cupy: Any) -> None:
+        for array, part in zip(self.arrays, self._parts, strict=True):
+            cupy.copyto(array, part)
 
-class Draws:
-    """Random numbers made in the graph, with keys that the host's generator draws for each step."""
-
-    def __init__(self, generator: np.random.Generator, arrays: tuple[Array, ...]) -> None:
-        self.generator, self.arrays = generator, arrays
-        self.like = [((1,), np.dtype(np.int64)) for _ in arrays]
-
-    def advance(self) -> bool:
-        return True
-
-    def write(self, views: list[np.ndarray[Any, Any]]) -> None:
-        for view in views:
-            view[0] = philox.key_of(self.generator)
-
-    @staticmethod
-    def unpack(_: Any, array: Array, part: Array) -> None:
-        philox.fill(array, part)
+    def launched(self) -> None:
+        """Nothing of it stays on the device."""
 
 
 class HostValues:
-    """All that the host writes for a step: one transfer, and copies of it in the graph."""
+    """All that the host writes for a step: one transfer, and what the graph makes of it.
+
+    A source has `like`, shapes and dtypes of what it writes; `bind`, told where that lies on the
+    device; `advance`, at each step: whether it has to be written anew; `write`; `unpack`, its part
+    of the graph; and `launched`.
+    """
 
     def __init__(self, replay: CupyReplay, sources: list[Numbers | Draws]) -> None:
-        self._replay, self._sources = replay, sources
-        like = [one for source in sources for one in source.like]
-        self._ring = Ring(replay.cupy.cuda, like)
+        self._cupy, self._sources = replay.cupy, sources
+        self._ring = Ring(replay.cupy.cuda, [one for source in sources for one in source.like])
         self._block = replay.cupy.empty(self._ring.nbytes, "uint8")
+        self._block.fill(0)  # the calls run once before they are captured
         starts = iter(self._ring.starts)
-        self._unpacked = []
         for source in sources:
-            for array, (shape, dtype) in zip(source.arrays, source.like, strict=True):
-                start = next(starts)
+            parts = []
+            for (shape, dtype), start in zip(source.like, starts, strict=False):
                 size = int(np.prod(shape)) * dtype.itemsize
-                part = self._block[start : start + size].view(dtype).reshape(shape)
-                part.fill(0)  # the calls run once before they are captured
-                self._unpacked.append((source.unpack, array, part))
+                parts.append(self._block[start : start + size].view(dtype).reshape(shape))
+            source.bind(replay.cupy, parts)
 
     def send(self, stream: Any) -> None:
         """Count the step, and bring its values on their way."""
@@ -199,7 +188,11 @@ class HostValues:
             source.write([next(views) for _ in source.like])
         self._ring.send(slot, self._block.data.ptr, stream)
 
+    def launched(self) -> None:
+        for source in self._sources:
+            source.launched()
+
     def unpack(self) -> None:
         """The part of the graph: each value to where the calls read it."""
-        for unpack, array, part in self._unpacked:
-            unpack(self._replay.cupy, array, part)
+        for source in self._sources:
+            source.unpack(self._cupy)

@@ -63,6 +63,7 @@ EMU_KIND(double, "float64")
 EMU_KIND(int, "int32")
 EMU_KIND(unsigned, "uint32")
 EMU_KIND(long long, "int64")
+EMU_KIND(unsigned long long, "uint64")
 EMU_KIND(unsigned char, "uint8")
 template <> struct Kind<long long> { static constexpr auto is = "n"; };
 template <> struct Kind<double> { static constexpr auto is = "x"; };
@@ -124,6 +125,9 @@ static inline double __longlong_as_double(long long v) {
 }
 static inline unsigned __umulhi(unsigned a, unsigned b) {
   return (unsigned)(((unsigned long long)a * b) >> 32);
+}
+static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return (unsigned long long)(((unsigned __int128)a * b) >> 64);
 }
 static inline int __popc(unsigned v) { return __builtin_popcount(v); }
 static inline int __ffs(int v) { return __builtin_ffs(v); }

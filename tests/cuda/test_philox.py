@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import fake_cupy
 import harness
 import numpy as np
 import pytest
 from fake_cupy import FakeCupy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from launches import agree, normal
 
 import nnx
@@ -88,6 +91,30 @@ def test_a_key_in_device_memory_gives_the_same(cupy: FakeCupy) -> None:
     philox.fill(drawn[1], nnx.asarray(np.array([key])))
     np.testing.assert_array_equal(drawn[0].get(), drawn[1].get())
     np.testing.assert_array_equal(drawn[0].get(), expected(50, key))
+
+
+def words_of(rng: np.random.Generator) -> Words:
+    return np.array(philox.words_of(rng.bit_generator.state["state"]), np.uint64)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**128 - 1), st.integers(0, 2**127 - 1), st.integers(1, 70))
+def test_keys_are_those_of_numpys_generator(state: int, half: int, count: int) -> None:
+    """From any state; the copy on the device goes on from where it was."""
+    rng = np.random.default_rng()
+    whole: Any = rng.bit_generator.state
+    rng.bit_generator.state = {**whole, "state": {"state": state, "inc": 2 * half + 1}}
+    with pytest.MonkeyPatch.context() as patch:
+        cupy = fake_cupy.install(patch, FakeCupy())
+        words = cupy.asarray(words_of(rng))
+        keys = cupy.empty((count,), "int64")
+        for _ in range(2):
+            philox.next_keys(words, keys)
+            expected = [philox.key_of(rng) for _ in range(count)]
+            np.testing.assert_array_equal(keys.get(), expected)
+            np.testing.assert_array_equal(
+                words.get(), np.array(philox.words_of(rng.bit_generator.state["state"]), np.uint64)
+            )
 
 
 def test_numbers_are_uniform_and_not_correlated() -> None:
