@@ -141,6 +141,10 @@ class Numbers:
         self._last = rows
         return bool(changed)
 
+    def take_back(self) -> None:
+        self.source.uncount(0)
+        self._last = None
+
     def write(self, views: list[np.ndarray[Any, Any]]) -> None:
         numbers = [n for row in self._last for n in row]
         for view, n in zip(views, numbers, strict=True):
@@ -161,6 +165,9 @@ class Draws:
     def advance(self) -> bool:
         return True
 
+    def take_back(self) -> None:
+        """The generator is put back for all of its draws at once."""
+
     def write(self, views: list[np.ndarray[Any, Any]]) -> None:
         for view in views:
             view[0] = philox.key_of(self.generator)
@@ -176,6 +183,8 @@ class HostValues:
     def __init__(self, replay: CupyReplay, sources: list[Numbers | Draws]) -> None:
         self._replay, self._sources = replay, sources
         like = [one for source in sources for one in source.like]
+        drawn = {id(s.generator): s.generator for s in sources if isinstance(s, Draws)}
+        self._bits = [generator.bit_generator for generator in drawn.values()]
         self._ring = Ring(replay.cupy.cuda, like)
         self._block = replay.cupy.empty(self._ring.nbytes, "uint8")
         starts = iter(self._ring.starts)
@@ -190,6 +199,7 @@ class HostValues:
 
     def send(self, stream: Any) -> None:
         """Count the step, and bring its values on their way."""
+        self._before = [bits.state for bits in self._bits]
         changed = [source.advance() for source in self._sources]
         if not any(changed):
             return
@@ -198,6 +208,13 @@ class HostValues:
         for source in self._sources:
             source.write([next(views) for _ in source.like])
         self._ring.send(slot, self._block.data.ptr, stream)
+
+    def take_back(self) -> None:
+        """The step was not made."""
+        for bits, state in zip(self._bits, self._before, strict=True):
+            bits.state = state
+        for source in self._sources:
+            source.take_back()
 
     def unpack(self) -> None:
         """The part of the graph: each value to where the calls read it."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
 class Undo:
     """Values of what a run writes, on the host: a device whose memory is full has no room."""
 
@@ -38,7 +39,8 @@ class Undo:
     def draws(self, generator: Any) -> None:
         """Told of a generator before it draws."""
         bits = generator.bit_generator
-        self._before.append(lambda state=bits.state: setattr(bits, "state", state))
+        state = bits.state
+        self._before.append(lambda: setattr(bits, "state", state))
 
     def restore(self, leaves: Iterable[Leaf]) -> None:
         """All as it was before the run; the last change is undone first."""
