@@ -106,3 +106,23 @@ def _resolve(backend: str | Backend | None) -> Backend:
 def moved(array: Array, backend: Backend) -> Array:
     """`array` on `backend`; itself if it is there already."""
     return array if backend.owns(array) else asarray(array, backend=backend)
+
+
+def incoming(value: Any, target: Array, backend: Backend) -> Array:
+    """What `written` is to write into `target`, so that nothing can fail then.
+
+    It stays on the host if it is there: a device need not hold it twice.
+    """
+    value = getattr(value, "__nnx_data__", value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iufb":
+        if not backend.on_host:
+            crossed(TO_DEVICE, value.nbytes)
+        return value
+    return asarray(moved(value, backend), backend.dtype_name(target), backend=backend)
+
+
+def written(target: Array, value: Array, backend: Backend) -> Array:
+    """The array that holds the value now, cast to the dtype of `target`."""
+    if isinstance(value, np.ndarray):
+        return backend.put(target, value)
+    return backend.write(target, value)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .backend import Array, Backend, backend_of, recording
+from .buffer import Buffer
 from .tensor import Parameter, shared
 
 
@@ -77,6 +78,26 @@ def _pack(backend: Backend, dtype: Any, found: list[Parameter]) -> None:
 def _alone(p: Parameter) -> bool:
     """Whether the Parameter alone holds its array, and the array all its memory."""
     return not shared(p, "_data") and getattr(p.data, "base", p) is None
+
+
+def returning(x: Parameter | Buffer) -> Callable[[], None]:
+    """A function that lets it lie where it lies now, with the gradient that it has.
+
+    Who moves it meanwhile writes no values: it only takes other arrays.
+    """
+    names = (
+        "_data",
+        "_version",
+        "grad",
+        *(Parameter.__slots__ if isinstance(x, Parameter) else ()),
+    )
+    held = [(name, getattr(x, name)) for name in names if hasattr(x, name)]
+
+    def put_back() -> None:
+        for name, value in held:
+            setattr(x, name, value)
+
+    return put_back
 
 
 def neighbours(parameters: Iterable[Parameter]) -> Iterator[list[Parameter]]:

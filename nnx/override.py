@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .backend import Backend, load_backend
 from .calls import Calls
 from .errors import DtypeError
 from .op import Op, derivative_of
@@ -185,19 +184,6 @@ class Fused:
             return kernel
 
         return define
-
-
-def overrides_of(backend: Backend) -> dict[Any, tuple[int, ...]]:
-    """The kernels that are the backend's own, with the positions of what they write."""
-    found = overrides_of(load_backend(backend.parent)) if backend.parent is not None else {}
-    for target, kernels in backend.kernels.items():
-        if isinstance(target, Update):
-            found[kernels] = target.positions
-            continue
-        portable = {target.forward, *(d.kernel for d in target.derivatives)}
-        own = {kernels.forward, *(d.kernel for d in kernels.derivatives)} - portable
-        found.update(dict.fromkeys(own, ()))
-    return found
 
 
 def _otherwise(kernel: Any, inherited: Kernel) -> None:

@@ -11,6 +11,7 @@ import fake_device
 import fake_memory
 import pytest
 import raw_module
+from fake_cublaslt import CublasLt
 from fake_cupy import CUDADriverError, CUDARuntimeError, FakeCupy, OutOfMemoryError
 
 
@@ -18,18 +19,18 @@ class Full:
     """Counts what takes memory: arrays, pinned memory, streams, events, graphs, compiled kernels,
     what cuBLASLt keeps.
 
-    asked    names of these since `at` began
+    asked     names of these since `at` began
+    watched   all of them
     """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.asked: list[str] = []
+        self.asked, self.watched = list[str](), list[str]()
         self._fails: int | None = None
         self._k = 0
         runtime = CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
         pool = OutOfMemoryError("Out of memory allocating 1,024 bytes (allocated so far: ...)")
         driver = CUDADriverError("CUDA_ERROR_OUT_OF_MEMORY: out of memory")
-        lt: Any = sys.modules["nvmath.bindings.cublasLt"]
-        blas = lt.cuBLASLtError("CUBLAS_STATUS_ALLOC_FAILED (3)")
+        blas = CublasLt.cuBLASLtError("CUBLAS_STATUS_ALLOC_FAILED (3)")
         for owner, name, error in [
             (fake_memory.Pool, "malloc", pool),
             (fake_memory.Pinned, "__init__", runtime),
@@ -38,17 +39,18 @@ class Full:
             (fake_device.Graph, "__init__", runtime),
             (fake_device.Graph, "upload", runtime),
             (raw_module.RawModule, "get_function", driver),
-            (type(lt), "create", blas),
-            (type(lt), "_make", blas),
+            (CublasLt, "create", blas),
+            (CublasLt, "_make", blas),
         ]:
             self._watch(patch, owner, name, error)
 
     def _watch(self, patch: pytest.MonkeyPatch, owner: type, name: str, error: Exception) -> None:
-        f = getattr(owner, name)
+        f, label = getattr(owner, name), f"{owner.__name__}.{name}"
+        self.watched.append(label)
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             if self._fails is not None:
-                self.asked.append(f"{owner.__name__}.{name}")
+                self.asked.append(label)
                 if len(self.asked) == self._fails + 1:
                     raise type(error)(str(error))
             return f(*args, **kwargs)
@@ -70,7 +72,7 @@ class Full:
 
 def held(cupy: FakeCupy) -> dict[str, int]:
     """What is held of the device, and of the host for it."""
-    lt: Any = sys.modules["nvmath.bindings.cublasLt"]
+    lt: Any = sys.modules["nvmath.bindings.cublasLt"]  # the stand-in for it
     return {
         "arrays": cupy.on.pool.used_bytes(),
         "pinned": len(cupy.on.memory.pinned),

@@ -111,8 +111,7 @@ class FakeCupy(ModuleType):
             return made
 
         self.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=as_strided))
-        for name, f in (("copyto", np.copyto), ("matmul", np.matmul)):
-            setattr(self, name, self.lift(f))
+        self.matmul = self.lift(np.matmul)
 
     def __getattr__(self, name: str) -> Any:
         """A function of NumPy's on this module's arrays; a dtype or constant as it is."""
@@ -168,6 +167,15 @@ class FakeCupy(ModuleType):
             return made
         value = f(*self.bare(args), **self.bare(kwargs))
         return out if out is not None else self.wrap(value)
+
+    def copyto(self, dst: Any, src: Any, casting: str = "same_kind") -> None:
+        """It waits in its stream, as `ndarray.copy` does."""
+        with self.on.lock:
+            if self.on.capturing() or not isinstance(src, self.ndarray):
+                self.compute(np.copyto, (dst, src), {"casting": casting})
+                return
+            to, given = self.bare((dst, src))
+            self.on.stream().enqueue(lambda: np.copyto(to, given, casting=casting))
 
     def launch(self, f: Any, *args: Any) -> None:
         """A kernel that writes to its arguments: `f` is given their memory, now or in a graph."""

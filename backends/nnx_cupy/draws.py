@@ -55,13 +55,16 @@ class Draws:
     def advance(self) -> bool:
         """Draw a step's keys on the host; whether the device's generator is elsewhere."""
         there, self._device = self._device, None  # until there was a launch
-        self._before = self._bits.state["state"]
+        self._before = self._bits.state
         self.generator.integers(2**63, size=len(self.arrays))
         self._after = self._bits.state["state"]
-        return bool(there != self._before)
+        return bool(there != self._before["state"])
+
+    def take_back(self) -> None:
+        self._bits.state = self._before
 
     def write(self, views: list[np.ndarray[Any, Any]]) -> None:
-        views[0][...] = philox.words_of(self._before)
+        views[0][...] = philox.words_of(self._before["state"])
 
     def launched(self) -> None:
         self._device = self._after

@@ -88,14 +88,19 @@ class Step:
             self._stream = stream = self._replay.cupy.cuda.get_current_stream()
             if self._host is not None:
                 self._host.send(stream)
-            if self.graph is not None:
-                self.graph.launch(stream)
-            else:
-                self._one_by_one()
+            try:
+                self._enqueue(stream)
+            except Exception as error:
+                if self._host is not None and no_memory(error):
+                    self._host.take_back()
+                raise
             if self._host is not None:
                 self._host.launched()
 
-    def _one_by_one(self) -> None:
+    def _enqueue(self, stream: Any) -> None:
+        if self.graph is not None:
+            self.graph.launch(stream)
+            return
         if self._host is not None:
             self._host.unpack()
         for part in self._parts:

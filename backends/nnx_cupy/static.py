@@ -140,6 +140,10 @@ class Numbers:
         self._last = rows
         return bool(changed)
 
+    def take_back(self) -> None:
+        self.source.uncount(0)
+        self._last = None
+
     def write(self, views: list[np.ndarray[Any, Any]]) -> None:
         numbers = [n for row in self._last for n in row]
         for view, n in zip(views, numbers, strict=True):
@@ -161,7 +165,7 @@ class HostValues:
 
     A source has `like`, shapes and dtypes of what it writes; `bind`, told where that lies on the
     device; `advance`, at each step: whether it has to be written anew; `write`; `unpack`, its part
-    of the graph; and `launched`.
+    of the graph; and is told what became of the step: `launched`, or `take_back`.
     """
 
     def __init__(self, replay: CupyReplay, sources: list[Numbers | Draws]) -> None:
@@ -187,6 +191,11 @@ class HostValues:
         for source in self._sources:
             source.write([next(views) for _ in source.like])
         self._ring.send(slot, self._block.data.ptr, stream)
+
+    def take_back(self) -> None:
+        """The step was not made."""
+        for source in self._sources:
+            source.take_back()
 
     def launched(self) -> None:
         for source in self._sources:

@@ -6,8 +6,9 @@ import linecache
 from collections.abc import Mapping
 from typing import Any
 
-from ..backend import Array
+from ..backend import Array, Backend, load_backend
 from ..tensor import Tensor, shared
+from ..update import Update
 
 Line = tuple[str, int]
 SLOT = "slot"  # stands for a gradient that lies in the parameter's slot: nobody else may hold it
@@ -97,3 +98,16 @@ def shown(line: Line) -> str:
         return "capture"
     source = linecache.getline(*line).strip()
     return f"{line[0]}:{line[1]}" + (f": `{source}`" if source else "")
+
+
+def overrides_of(backend: Backend) -> dict[Any, tuple[int, ...]]:
+    """The kernels that are the backend's own, with the positions of what they write."""
+    found = overrides_of(load_backend(backend.parent)) if backend.parent is not None else {}
+    for target, kernels in backend.kernels.items():
+        if isinstance(target, Update):
+            found[kernels] = target.positions
+            continue
+        portable = {target.forward, *(d.kernel for d in target.derivatives)}
+        own = {kernels.forward, *(d.kernel for d in kernels.derivatives)} - portable
+        found.update(dict.fromkeys(own, ()))
+    return found

@@ -148,6 +148,7 @@ class Plan:
     def replay(self, arrays: list[Any]) -> Any:
         """Run the calls on these arguments; returns arrays of the caller's own."""
         given = self.inputs.bring(arrays)
+        returned = self._returned()
         for leaf in self.slots:
             if leaf.tensor.grad is not leaf.grad:
                 self.memory.copy(leaf.grad, leaf.tensor.grad)
@@ -158,11 +159,25 @@ class Plan:
             t._version += bumps
         for layer in self.records:
             layer._record = None
-        return self._results(made)
+        return self._results(made, returned)
 
-    def _results(self, made: tuple[Any, ...]) -> Any:
+    def _returned(self) -> Any:
+        """How a result is copied; on a device its memory is there before anything is changed."""
+        base, memory = self.recording.base, self.memory
+        if base.on_host:
+            return base.copy
+        made = iter([memory.new(a.shape, a.dtype) for a in self.outputs if a is not None])
+
+        def copy(array: Any) -> Any:
+            mine = next(made)
+            memory.copy(mine, array)
+            return mine
+
+        return copy
+
+    def _results(self, made: tuple[Any, ...], copy: Any) -> Any:
         """What the function returned: new arrays, or copies; Tensors without a history."""
-        copy, new = self.recording.base.copy, iter(made)
+        new = iter(made)
         if self.form is TENSOR:  # one, as a loss is
             array = self.outputs[0]
             return tensor(next(new) if array is None else copy(array))

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..backend import Array, Backend
 from ..errors import CaptureError
-from ..override import overrides_of
 from ..tensor import Tensor
-from .log import SLOT, Call, Leaf, Line, Storage, gradient_of, shown
+from .log import SLOT, Call, Leaf, Line, Storage, gradient_of, overrides_of, shown
 from .trace import Traced, each, scalar_pow, unwrapped, wrapped
 from .undo import Undo
 

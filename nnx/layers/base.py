@@ -12,7 +12,7 @@ import numpy as np
 from ..backend import load_backend, recording
 from ..buffer import Buffer
 from ..errors import NnxError, OptionError, StateError
-from ..flat import pack
+from ..flat import pack, returning
 from ..tensor import Parameter, Tensor
 from . import explicit
 from .state import load_state
@@ -122,7 +122,10 @@ class Layer:
         return self.train(False)
 
     def to(self, backend: str) -> Self:
-        """Move parameters and buffers to that backend ("cupy", "cupy:1"); the objects stay."""
+        """Move parameters and buffers to that backend ("cupy", "cupy:1"); the objects stay.
+
+        All or none: where a device has no memory for them, they are where they were.
+        """
         target = load_backend(backend)
         return self._move(lambda p: p.move(target))
 
@@ -133,11 +136,18 @@ class Layer:
         return self._move(lambda p: p.move(p.backend, dtype))
 
     def _move(self, move: Callable[[Parameter | Buffer], None]) -> Self:
-        """Parameters that lay side by side do so again."""
+        """All or none. Parameters that lay side by side do so again."""
         packed = [p for p in self.parameters() if p.flat is not None]
-        for _, x in self.named_state():
-            move(x)
-        pack(packed)
+        state = [x for _, x in self.named_state()]
+        back = [returning(x) for x in state]
+        try:
+            for x in state:
+                move(x)
+            pack(packed)
+        except BaseException:
+            for put_back in back:
+                put_back()
+            raise
         return self
 
     def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:

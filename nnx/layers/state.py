@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arrays import asarray
+from ..arrays import incoming, written
 from ..errors import StateError
 
 if TYPE_CHECKING:
     from .base import Layer
 
 
-def load_state(layer: Layer, state: Mapping[str, Any]) -> None:
-    """Check every key first, then copy the values in, cast to the dtypes that are there."""
+def check_state(layer: Layer, state: Mapping[str, Any]) -> None:
+    """StateError with all keys that do not fit."""
     held = dict(layer.named_state())
     problems = [f"missing: {k}" for k in held if k not in state]
     problems += [f"unexpected: {k}" for k in state if k not in held]
@@ -29,12 +29,15 @@ def load_state(layer: Layer, state: Mapping[str, Any]) -> None:
             "load_state_dict: the state does not fit the model, nothing was changed:\n  "
             + "\n  ".join(problems)
         )
-    values = {
-        name: asarray(state[name], p.backend.dtype_name(p.data), backend=p.backend)
-        for name, p in held.items()
-    }
+
+
+def load_state(layer: Layer, state: Mapping[str, Any]) -> None:
+    """Check every key first, then copy the values in, cast to the dtypes that are there."""
+    check_state(layer, state)
+    held = dict(layer.named_state())
+    values = {name: incoming(state[name], p.data, p.backend) for name, p in held.items()}
     for name, p in held.items():
-        p.data = values[name]
+        p.update(written(p.data, values[name], p.backend))
 
 
 def _shape(value: Any) -> tuple[int, ...] | str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
 
-from ..arrays import asarray, moved
+from ..arrays import incoming, written
 from ..backend import Array, backend_of, get_backend
 from ..errors import OptionError
 from ..flat import Flat, pack
@@ -98,8 +98,8 @@ class Optimizer:
                     f"updates each once. Leave out the second mention"
                 )
             seen.add(p)
-        self.param_groups.append({"params": params, **made})
         pack(params)
+        self.param_groups.append({"params": params, **made})
 
     def zero_grad(self) -> None:
         """Set every parameter's `.grad` to None."""
@@ -118,8 +118,13 @@ class Optimizer:
         for due in [self._due(i) for i in range(len(self.param_groups))]:
             kernel, attrs, runs = due.plan.kernel, due.plan.attrs, due.runs
             rows = backend.numbers(due, [run.grad for run in runs])
-            for run, numbers in zip(runs, rows, strict=True):
-                run.take(kernel(run.data, run.grad, *run.arrays, *numbers, **attrs))
+            for i, (run, numbers) in enumerate(zip(runs, rows, strict=True)):
+                try:
+                    held = kernel(run.data, run.grad, *run.arrays, *numbers, **attrs)
+                except MemoryError:
+                    due.uncount(i)
+                    raise
+                run.take(held)
 
     def _due(self, i: int) -> Due:
         """What is to be updated in a group, with gradients that fit; as last time, if it can be."""
@@ -160,26 +165,30 @@ class Optimizer:
             return self.remember(p, names, state.arrays, state.step)
         return self.remember(p, names, [self.initial(group)] * len(names))
 
+    def places(self, p: Parameter, names: tuple[str, ...]) -> list[Array]:
+        """Arrays for the parameter's state."""
+        if p.flat is None:
+            backend = backend_of(p.data).lasting
+            return [backend.zeros(p.shape, p.dtype) for _ in names]
+        buffers = self.buffers(p.flat, *names)
+        return [p.flat.view(buffers[name], p.place, p.shape) for name in names]
+
     def remember(
-        self, p: Parameter, names: tuple[str, ...], values: Sequence[Any], step: int = 0
-    ) -> State:
+        self, p: Parameter, names: tuple[str, ...], values: Sequence[Any], step: int = 0,
+        places: list[Array] | None = None,
+    ) -> State:  # fmt: skip
         """The parameter's state from now on: arrays of any backend and dtype, or numbers to fill
         with.
         """
         backend = backend_of(p.data).lasting
-        dtype = backend.dtype_name(p.data)
         arrays = []
-        for name, value in zip(names, values, strict=True):
-            if p.flat is None:
-                array = backend.zeros(p.shape, p.dtype)
-            else:
-                array = p.flat.view(self.buffers(p.flat, name)[name], p.place, p.shape)
+        for array, value in zip(places or self.places(p, names), values, strict=True):
             if hasattr(value, "shape"):
-                value = asarray(moved(value, backend), dtype, backend=backend)
+                value = incoming(value, array, backend)
             else:
                 zeros = backend.zeros(p.shape, p.dtype)
                 value = backend.result(backend.call(_plus, (zeros, value), {}))
-            arrays.append(backend.write(array, value))
+            arrays.append(written(array, value, backend))
         if p in self._states:
             self.changes += 1
         state = self._states[p] = State(names, tuple(arrays), p.data, backend, step)

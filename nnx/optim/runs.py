@@ -110,6 +110,12 @@ class Due:
             rows.append(numbers)
         return rows
 
+    def uncount(self, first: int) -> None:
+        """The step of this run and those after it, which was not made."""
+        for run in self.runs[first:]:
+            for state in run.states:
+                state.step -= 1
+
     def parameters(self) -> list[Parameter]:
         """All of the group: those without a gradient were passed over because of that."""
         found: list[Parameter] = self.group["params"]

@@ -80,11 +80,12 @@ def restore(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
             wrong.append(f"it has state for parameter {i!r}, there are {len(home)}")
     if wrong:
         raise _mismatch(optimizer, wrong)
-    optimizer.forget()
-    for i, entry in saved["state"].items():
-        p, names = home[i]
+    made = [(*home[i], entry, optimizer.places(home[i][0], home[i][1] or ()))
+            for i, entry in saved["state"].items()]  # fmt: skip
+    optimizer.forget()  # from here on a device's memory cannot run out
+    for p, names, entry, places in made:
         arrays = [np.array(entry[n], order="C") for n in names or ()]
-        optimizer.remember(p, names or (), arrays).step = entry["step"]
+        optimizer.remember(p, names or (), arrays, entry["step"], places)
     for group, new in zip(optimizer.param_groups, groups, strict=True):
         group.update(new or {})
 

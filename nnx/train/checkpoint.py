@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import DataError, NnxError, StateError
 from ..files import pack, read_file, unpack, write_file
+from ..layers.state import check_state
 from ..threads import get_num_threads
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, where: str) -> None:
     before = gather(trainer)
     try:
         _restore(trainer, checkpoint)
+    except MemoryError:
+        raise  # of a device's, for the optimizer's state: before anything was changed
     except NnxError as error:
         _restore(trainer, before)
         raise StateError(
@@ -149,11 +152,12 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     groups = [{k: _tuple(v) for k, v in group.items()} for group in saved["param_groups"]]
     for group in groups:
         group["params"] = list(group["params"])
-    trainer.generator.bit_generator.state = about["random"]
-    trainer.model.load_state_dict(model)
-    trainer.optimizer.load_state_dict(
+    check_state(trainer.model, model)
+    trainer.optimizer.load_state_dict(  # before the model: it may need memory that a device does not have
         {"optimizer": saved["optimizer"], "param_groups": groups, "state": entries}
     )
+    trainer.model.load_state_dict(model)
+    trainer.generator.bit_generator.state = about["random"]
     trainer.meter.restore(about["meter"])
     trainer.epoch, trainer.batch, trainer.step = (
         _count(position[name]) for name in ("epoch", "batch", "step")
