@@ -10,7 +10,7 @@ from typing import Any
 from . import tape
 from .backward import gradients
 from .errors import OptionError, ShapeError
-from .tensor import Tensor, leaf
+from .tensor import Tensor, leaf, tensor
 
 _inside: ContextVar[bool] = ContextVar("nnx_inside_grad", default=False)
 
@@ -64,11 +64,21 @@ def _recorded() -> Iterator[None]:
 
 def _gradients(y: Any, chosen: list[Tensor], higher: bool) -> list[Any]:
     if not isinstance(y, Tensor):
-        return [0 * t for t in chosen]
+        return [_zeros(t) for t in chosen]
     if y.size != 1:
         raise ShapeError(
             f"grad: the function returned shape {y.shape}, expected a scalar; return its .sum(), "
             f"or one entry"
         )
     found = gradients(y, wrt=chosen, create_graph=higher) if y.requires_grad else {}
-    return [found[id(t)][1] if id(t) in found else 0 * t for t in chosen]
+    return [found[id(t)][1] if id(t) in found else _zeros(t) for t in chosen]
+
+
+def _zeros(t: Tensor) -> Tensor:
+    """Also where 0 * t would be NaN."""
+    backend = t.backend
+    return tensor(backend.result(backend.call(_zeros_like, (t._data,), {})))
+
+
+def _zeros_like(xp: Any, x: Any) -> Any:
+    return xp.zeros_like(x)

@@ -117,19 +117,22 @@ class Op(Generic[P]):
         return args, attrs
 
     def compute(
-        self, args: tuple[Any, ...], attrs: Mapping[str, Any]
+        self, args: tuple[Any, ...], attrs: Mapping[str, Any], alone: bool = True
     ) -> tuple[Backend, Kernels, Any, dict[str, Any]]:
-        """Run the forward kernel on bare arrays: backend, its kernels, result, extras."""
+        """Run the forward kernel on bare arrays: backend, its kernels, result, extras.
+
+        alone   no derivative will follow: the extras may be missing
+        """
         backend = self._backend(args)
         if backend is None:
-            return self.compute(tuple(map(_plain, args)), attrs)
+            return self.compute(tuple(map(_plain, args)), attrs, alone)
         if self._check is not None:
             test = self._check(backend, *args, **attrs)
             if test is not None and backend.on_host:
                 backend.test(*test)
         kernels = self._resolved.get(backend) or self._resolve(backend)
         try:
-            y = backend.call(kernels.forward, args, attrs)
+            y = backend.call(kernels.value if alone else kernels.forward, args, attrs)
         except (ValueError, IndexError, TypeError) as error:
             raise self._explain(error, args, attrs) from error
         extras: dict[str, Any] = _NONE

@@ -60,7 +60,8 @@ class Overrides(Mapping[Any, Any]):
 
     forward(op)             one forward with the portable one's parameters and extras
     derivative(op, "x")     one derivative kernel; it reads what the portable one may read
-    fused(op)               forward and derivatives together, with extras of their own
+    fused(op)               forward and derivatives together, with extras of their own; `.value`
+                            gives the result alone, where no derivative follows
     update(update)          an update kernel that writes in place
     test(f)                 a quick look before a test of values
     fusion((op, "x -> y"), ...)    calls that replace several kernels in a replay
@@ -102,7 +103,7 @@ class Overrides(Mapping[Any, Any]):
             _otherwise(kernel, inherited[arguments].kernel)
             mine = derivative_of(target, arguments, kernel)
             replaced = tuple(mine if d.arguments == arguments else d for d in now.derivatives)
-            self.table[target] = Kernels(now.forward, replaced)
+            self.table[target] = Kernels(now.forward, replaced, value=now.value)
             return kernel
 
         return define
@@ -169,7 +170,11 @@ class Overrides(Mapping[Any, Any]):
 
 
 class Fused:
-    """The forward of `Overrides.fused`; `.d(...)` adds the derivatives."""
+    """The forward of `Overrides.fused`; `.d(...)` adds the derivatives.
+
+    A forward that computes for the derivatives what the result does not need has a kernel beside
+    it, `.value`, for where none follows: the same result to the last bit, without extras.
+    """
 
     def __init__(self, kernel: Any, target: Op[...], table: Overrides) -> None:
         self.kernel, self._target, self._table = kernel, target, table
@@ -179,11 +184,18 @@ class Fused:
         def define(kernel: Any) -> Any:
             now: Kernels = self._table.table[self._target]
             mine: Derivative = derivative_of(self._target, arguments, kernel)
-            made = Kernels(self.kernel, (*now.derivatives, mine))
+            made = Kernels(self.kernel, (*now.derivatives, mine), value=now.value)
             self._table.table[self._target] = made
             return kernel
 
         return define
+
+    def value(self, kernel: Any) -> Any:
+        _check_parameters(kernel, self._target)
+        _otherwise(kernel, self._table.inherited(self._target).value)
+        now: Kernels = self._table.table[self._target]
+        self._table.table[self._target] = Kernels(now.forward, now.derivatives, value=kernel)
+        return kernel
 
 
 def _otherwise(kernel: Any, inherited: Kernel) -> None:

@@ -20,15 +20,18 @@ class Derivative(NamedTuple):
 class Kernels:
     """What runs for an op on one backend; `portable` unless the backend replaced something.
 
+    value   the forward kernel where no derivative will follow: it gives the result alone
     plans   what the tape keeps, by which arguments want a gradient: worked out once for each
     """
 
-    __slots__ = ("derivatives", "forward", "plans", "portable")
+    __slots__ = ("derivatives", "forward", "plans", "portable", "value")
 
     def __init__(
-        self, forward: Kernel, derivatives: tuple[Derivative, ...], portable: bool = False
-    ) -> None:
+        self, forward: Kernel, derivatives: tuple[Derivative, ...], portable: bool = False,
+        value: Kernel | None = None,
+    ) -> None:  # fmt: skip
         self.forward, self.derivatives, self.portable = forward, derivatives, portable
+        self.value = forward if value is None else value
         self.plans: dict[tuple[bool, ...], Any] = {}
 
 

@@ -93,10 +93,11 @@ def record(op: Op[...], args: tuple[Any, ...], attrs: Mapping[str, Any]) -> Any:
             bare.append(a)
         wanted.append(False)
         edges.append(None)
-    backend, kernels, y, extras = op.compute(tuple(bare), attrs)
+    noted = True in wanted
+    backend, kernels, y, extras = op.compute(tuple(bare), attrs, alone=not noted)
     if backend.recording:
         backend.used(args)  # type: ignore[attr-defined]
-    if True in wanted:
+    if noted:
         key = tuple(wanted)
         plan: Plan = kernels.plans.get(key) or _plan(op, kernels, key, extras)
         if plan.derivatives:

@@ -125,6 +125,8 @@ def test_logsumexp_of_infinities(backend: nnx.Backend) -> None:
     assert value("logsumexp", [1e4, 1e4]) == 1e4 + math.log(2)
     assert slope("logsumexp", [0.0, -INF]).tolist() == [1.0, 0.0]
     assert slope("logsumexp", [-INF, -INF]).tolist() == [0.0, 0.0]
+    np.testing.assert_array_equal(slope("logsumexp", [INF, 0.0, 2.0]), [NAN, 0.0, 0.0])
+    np.testing.assert_array_equal(slope("logsumexp", [NAN, 0.0]), [NAN, NAN])
 
 
 def test_categorical_crossentropy_with_probability_zero(backend: nnx.Backend) -> None:
@@ -135,9 +137,11 @@ def test_categorical_crossentropy_with_probability_zero(backend: nnx.Backend) ->
 
 
 def test_sigmoid_cross_entropy_of_large_logits(backend: nnx.Backend) -> None:
-    x, t = [1e4, -1e4, 1e4, -1e4], [1.0, 0.0, 0.0, 1.0]
-    assert value("sigmoid_cross_entropy", x, t, reduction="none").tolist() == [0, 0, 1e4, 1e4]
-    assert slope("sigmoid_cross_entropy", x, t, reduction="none").tolist() == [0, 0, 1, -1]
+    t = [1.0, 0.0, 0.0, 1.0]
+    for far in (1e4, INF):
+        x = [far, -far, far, -far]
+        assert value("sigmoid_cross_entropy", x, t, reduction="none").tolist() == [0, 0, far, far]
+        assert slope("sigmoid_cross_entropy", x, t, reduction="none").tolist() == [0, 0, 1, -1]
 
 
 def test_means_and_variances_of_nothing(backend: nnx.Backend) -> None:

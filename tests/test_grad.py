@@ -84,6 +84,9 @@ def test_what_f_does_not_use_has_zeros(backend: nnx.Backend) -> None:
     dx, dy = nnx.grad(lambda x, y: nnx.sum(x), (0, 1))(x, y)
     assert nnx.to_numpy(dx).tolist() == [1.0, 1.0] and nnx.to_numpy(dy).tolist() == [0.0]
     assert nnx.grad(lambda x: 3.0)(2.0) == 0
+    second = nnx.grad(lambda x: nnx.sum(nnx.grad(lambda x: nnx.sum(nnx.relu(x)))(x)))
+    assert nnx.to_numpy(second(on([math.inf, -math.inf, math.nan, 1]))).tolist() == [0.0] * 4
+    assert nnx.grad(nnx.grad(lambda x: 3 * x))(math.inf) == 0
 
 
 def test_needs_a_scalar() -> None:

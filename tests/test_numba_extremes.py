@@ -44,15 +44,6 @@ def compare(f: Any, x: Any) -> None:
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations(name: str, row: list[float], dtype: str) -> None:
     x = np.array([row, [0, 1, 2]], dtype)
-    if name == "gelu" and np.isinf(row).any():  # inf times 0, where NumPy's kernel has the limits
-        ours, theirs = found("numpy", nnx.gelu, x), found("numba", nnx.gelu, x)
-        for a, b in zip(ours, theirs, strict=True):
-            known = np.isfinite(x)
-            np.testing.assert_allclose(b[known], a[known], rtol=1e-5, atol=1e-5)
-        if dtype == "float32":
-            np.testing.assert_array_equal(ours[0][np.isinf(x)], np.maximum(x, 0)[np.isinf(x)])
-            np.testing.assert_array_equal(ours[1][np.isinf(x)], (x > 0)[np.isinf(x)])
-        return
     compare(getattr(nnx, name), x)
 
 

@@ -28,9 +28,16 @@ struct Tanh {
   __device__ static A slope(A y) { return 1 - y * y; }
 };
 
+// x, but not below -FAR, or not farther out than FAR: infinity times 0 would be NaN. From FAR on
+// e^-x and e^(-x^2 / 2) are 0 and tanh(x) is 1, in double too. NaN stays NaN.
+constexpr A FAR = 1000;
+__device__ inline A above(A x) { return x < -FAR ? -FAR : x; }
+__device__ inline A within(A x) { return x > FAR ? FAR : above(x); }
+
 struct Silu {
-  __device__ static A f(A x) { return x * logistic(x); }
+  __device__ static A f(A x) { return above(x) * logistic(x); }
   __device__ static A slope(A x) {
+    x = within(x);
     A s = logistic(x);
     return s * (1 + x * (1 - s));
   }
@@ -38,8 +45,9 @@ struct Silu {
 
 struct Gelu {
   __device__ static A phi(A x) { return (A)0.5 * erfc(-x * (A)0.70710678118654752); }
-  __device__ static A f(A x) { return x * phi(x); }
+  __device__ static A f(A x) { return above(x) * phi(x); }
   __device__ static A slope(A x) {
+    x = within(x);
     return phi(x) + x * (exp((A)-0.5 * x * x) * (A)0.39894228040143268);
   }
 };
@@ -49,8 +57,9 @@ struct GeluTanh {
     A inner = (A)0.79788456080286536 * (x + (A)0.044715 * x * x * x);
     return (A)0.5 * (1 + tanh(inner));
   }
-  __device__ static A f(A x) { return x * phi(x); }
+  __device__ static A f(A x) { return above(x) * phi(x); }
   __device__ static A slope(A x) {
+    x = within(x);
     A p = phi(x), inner = (A)0.79788456080286536 * (1 + 3 * (A)0.044715 * x * x);
     return p + x * (2 * p * (1 - p) * inner);
   }

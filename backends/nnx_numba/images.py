@@ -64,7 +64,9 @@ def max_pool_slope(dy, x, size, step, first, positive, dx):
 
 @compiled()
 def _first_largest(x, a, top, bottom, b, left, right, positive, best, place):
-    """Where in the window the first of the largest entries is; -1 if that is to be left out"""
+    """Where in the window the first of the largest entries is, NaN above all; -1 if that is to be
+    left out.
+    """
     zero = x.dtype.type(0)
     seen = x[a, top, b, left]
     for d in range(best.size):
@@ -74,7 +76,7 @@ def _first_largest(x, a, top, bottom, b, left, right, positive, best, place):
             k, seen = np.int32((i - top) * (right - left) + j - left), x[a, i, b, j]
             for d in range(best.size):
                 v = seen[d]
-                more = v > best[d]
+                more = (v > best[d]) | ((v != v) & (best[d] == best[d]))
                 best[d] = v if more else best[d]
                 place[d] = k if more else place[d]
     if positive:

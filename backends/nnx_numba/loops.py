@@ -14,7 +14,19 @@ from numba import types
 from numba.extending import overload
 
 from .compiler import FUSE, SUM, compiled
-from .scalars import erf, exp, log1p, sigmoid_of, sigmoid_slope_of, tanh_of, tanh_slope_of
+from .scalars import (
+    above,
+    erf,
+    exp,
+    log1p,
+    sigmoid_of,
+    sigmoid_slope_of,
+    tanh_of,
+    tanh_slope_of,
+    within,
+)
+
+FAR = 1000.0  # from where on e^-x and e^(-x^2 / 2) are 0 and tanh(x) is 1 in float64; see `within`
 
 # Activations
 
@@ -73,31 +85,33 @@ def softplus_slope(dy, x, dx):
 @compiled(fastmath=FUSE)
 def silu(x, y):
     for i in range(x.size):
-        y[i] = x[i] * sigmoid_of(x[i])
+        y[i] = above(x[i], FAR) * sigmoid_of(x[i])
 
 
 @compiled(fastmath=FUSE)
 def silu_slope(dy, x, dx):
     one = x.dtype.type(1)
     for i in range(x.size):
-        s = sigmoid_of(x[i])
-        dx[i] = dy[i] * (s * (one + x[i] * (one - s)))
+        a = within(x[i], FAR)
+        s = sigmoid_of(a)
+        dx[i] = dy[i] * (s * (one + a * (one - s)))
 
 
 @compiled(fastmath=FUSE)
 def gelu(x, y):
     of = x.dtype.type
     for i in range(x.size):
-        y[i] = x[i] * (of(0.5) * (of(1) + erf(x[i] * of(math.sqrt(0.5)))))
+        y[i] = above(x[i], FAR) * (of(0.5) * (of(1) + erf(x[i] * of(math.sqrt(0.5)))))
 
 
 @compiled(fastmath=FUSE)
 def gelu_slope(dy, x, dx):
     of = x.dtype.type
     for i in range(x.size):
-        phi = of(0.5) * (of(1) + erf(x[i] * of(math.sqrt(0.5))))
-        density = exp(of(-0.5) * x[i] * x[i]) * of(1 / math.sqrt(2 * math.pi))
-        dx[i] = dy[i] * (phi + x[i] * density)
+        a = within(x[i], FAR)
+        phi = of(0.5) * (of(1) + erf(a * of(math.sqrt(0.5))))
+        density = exp(of(-0.5) * a * a) * of(1 / math.sqrt(2 * math.pi))
+        dx[i] = dy[i] * (phi + a * density)
 
 
 @compiled(fastmath=FUSE)
@@ -105,17 +119,18 @@ def gelu_tanh(x, y):
     of = x.dtype.type
     for i in range(x.size):
         u = of(math.sqrt(2 / math.pi)) * (x[i] + of(0.044715) * x[i] * x[i] * x[i])
-        y[i] = x[i] * (of(0.5) * (of(1) + tanh_of(u)))
+        y[i] = above(x[i], FAR) * (of(0.5) * (of(1) + tanh_of(u)))
 
 
 @compiled(fastmath=FUSE)
 def gelu_tanh_slope(dy, x, dx):
     of, c = x.dtype.type, x.dtype.type(math.sqrt(2 / math.pi))
     for i in range(x.size):
-        u = c * (x[i] + of(0.044715) * x[i] * x[i] * x[i])
+        a = within(x[i], FAR)
+        u = c * (a + of(0.044715) * a * a * a)
         phi = of(0.5) * (of(1) + tanh_of(u))
-        slope = of(2) * phi * (of(1) - phi) * (c * (of(1) + of(3 * 0.044715) * x[i] * x[i]))
-        dx[i] = dy[i] * (phi + x[i] * slope)
+        slope = of(2) * phi * (of(1) - phi) * (c * (of(1) + of(3 * 0.044715) * a * a))
+        dx[i] = dy[i] * (phi + a * slope)
 
 
 # Rows

@@ -70,6 +70,21 @@ def _power64(x):
     return 0.0 if x < -708.3 else power, p * (r * r) + r
 
 
+@compiled()
+def above(x, far):
+    """x, -far if it is less: infinity times 0 would be NaN"""
+    of = type(x)
+    return of(-far) if x < of(-far) else x
+
+
+@compiled()
+def within(x, far):
+    """x between -far and far; NaN stays NaN"""
+    of = type(x)
+    a = above(x, far)
+    return of(far) if a > of(far) else a
+
+
 @compiled(fastmath=FUSE)
 def exp(x):
     """e^x for x <= 0 (or a little above)"""

@@ -6,6 +6,7 @@ Images are (before, H, between, W, after) in memory, whatever their order of axe
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,10 @@ def _tiled(x: Array, at: Windows, axis: int) -> bool:
 
 
 def _sent(run: Run, x: Array, d: Array, dx: Array, at: Windows, axis: int) -> None:
-    """dx = d at the first of the largest entries of each window of x along an axis, else 0."""
+    """dx = d at the first of the largest entries of each window of x along an axis, else 0.
+
+    An entry is never less than padding before it, also where both are -inf.
+    """
     entries, into = _entries(x, at, axis), _entries(dx, at, axis)
     tiled, shape = _tiled(dx, at, axis), d.shape
     if not tiled:
@@ -132,6 +136,8 @@ def _sent(run: Run, x: Array, d: Array, dx: Array, at: Windows, axis: int) -> No
             top = run.empty(shape, d.dtype) if i == 1 else best
             run(np.maximum, best, entries[i], out=top)
             best = top
+    for place, mask in _after_padding(later, at, axis):
+        run(np.copyto, mask[place], True)
     left, spare = run.empty(shape, d.dtype), run.empty((0,) if tiled else shape, d.dtype)
     for i in range(len(entries) - 1, 0, -1):
         part = into[i] if tiled else spare
@@ -144,6 +150,14 @@ def _sent(run: Run, x: Array, d: Array, dx: Array, at: Windows, axis: int) -> No
         run(np.add, into[0], d, into[0])
     elif len(entries) == 1:
         run(np.copyto, into[0], d)
+
+
+def _after_padding(later: Array, at: Windows, axis: int) -> Iterator[tuple[Any, Array]]:
+    """Which window sees padding before x alone, and the mask of the entry that follows it."""
+    i, every = (DOWN, ACROSS).index(axis), (slice(None),) * axis
+    before, step = at.pads[i][0], at.steps[i]
+    for window in range(min(at.shape[i], -(-before // step))):
+        yield (*every, window), later[before - window * step - 1]
 
 
 def _otherwise(xp, x, *, size, stride=None, padding=0):
@@ -177,7 +191,15 @@ def _max_pool2d_slope(run, dy, x, rows, size, stride, padding):
     at, order = Windows(x, size, stride, padding), order_of(x)
     d, dx = image_of(in_order(run, dy, order), order), like(run, x)
     _down_and_across(run, d, x, rows, at, dx)
+    run(_at_nan, dy, x, rows, size, stride, padding, dx)
     return dx
+
+
+def _at_nan(dy, x, rows, size, stride, padding, dx):
+    """Nothing is larger than NaN, nor is NaN than anything: the portable kernel finds it."""
+    flat = rows.reshape(-1)
+    if math.isnan(flat.item(flat.argmax())):
+        np.copyto(dx, _slope_otherwise(np, dy, x, rows, size, stride, padding))
 
 
 def _down_and_across(run: Run, d: Array, x: Array, rows: Array, at: Windows, dx: Array) -> None:

@@ -78,28 +78,29 @@ def _(xp, dy, x, y, alpha):
 
 @op
 def silu(xp, x):
-    """y = x * sigmoid(x)   Elfwing et al. (2018)"""
-    return x * sigmoid(x)
+    """y = x * sigmoid(x), 0 at -inf   Elfwing et al. (2018)"""
+    return xp.maximum(x, -_FAR["sigmoid"]) * sigmoid(x)
 
 
 @silu.d("x")
 def _(xp, dy, x):
     s = sigmoid(x)
-    return dy * (s * (1 + x * (1 - s)))
+    return dy * (s * (1 + _near(xp, x, "sigmoid") * (1 - s)))
 
 
 @op
 def gelu(xp, x, *, approximate="none"):
-    """y = x * Phi(x), Phi the normal distribution function   Hendrycks and Gimpel (2016)
+    """y = x * Phi(x), Phi the normal distribution function; 0 at -inf   Hendrycks and Gimpel (2016)
 
     approximate="none"   Phi(x) = (1 + erf(x / sqrt(2))) / 2
     approximate="tanh"   Phi(x) = (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2
     """
-    return x * _phi(xp, x, approximate)
+    return xp.maximum(x, -_FAR[approximate]) * _phi(xp, x, approximate)
 
 
 @gelu.d("x")
 def _(xp, dy, x, approximate):
+    x = _near(xp, x, approximate)
     phi = _phi(xp, x, approximate)
     if approximate == "tanh":
         density = 2 * phi * (1 - phi) * (_TANH * (1 + 3 * 0.044715 * x * x))
@@ -109,6 +110,13 @@ def _(xp, dy, x, approximate):
 
 
 _TANH = math.sqrt(2 / math.pi)
+# From where on sigmoid and Phi, of either kind, are 0 and 1, and their slopes 0, also in float64.
+# There x is kept from infinity, which times 0 is NaN.
+_FAR = {"sigmoid": 800.0, "none": 40.0, "tanh": 10.0}
+
+
+def _near(xp, x, kind):
+    return xp.minimum(xp.maximum(x, -_FAR[kind]), _FAR[kind])
 
 
 def _phi(xp, x, approximate):

@@ -124,10 +124,12 @@ def _(backend, y, t, reduction="mean"):
 def sigmoid_cross_entropy(xp, x, t, *, reduction="mean"):
     """loss = -t ln s - (1 - t) ln(1 - s), s = sigmoid(x): binary cross-entropy on logits.
 
-    Computed as max(x, 0) - x t + ln(1 + e^-|x|).   t: 0/1 ints or probabilities
+    Computed as c x + ln(1 + e^-|x|), c = 1 - t where x >= 0, else -t; c x is 0 where c is.
+    t: 0/1 ints or probabilities
     """
-    t = _like(xp, t, x)
-    return _reduce(xp, xp.maximum(x, 0) - x * t + xp.log1p(xp.exp(-xp.abs(x))), reduction)
+    c = xp.astype(x >= 0, x.dtype) - _like(xp, t, x)
+    linear = xp.where(c == 0, xp.zeros_like(c), c * x)
+    return _reduce(xp, linear + xp.log1p(xp.exp(-xp.abs(x))), reduction)
 
 
 @sigmoid_cross_entropy.d("x")

@@ -23,12 +23,17 @@ def max_pool2d(xp, x, *, size, stride=None, padding=0):
 
     x: (N, C, H, W), y: (N, C, H', W'), H' = floor((H + both paddings - size) / stride) + 1
 
-    Where several are largest, the first of them, row by row, has the gradient, as in PyTorch.
+    Where several are largest, the first of them, row by row, has the gradient, as in PyTorch; of
+    several NaNs the first.
     """
     sizes, steps, pads = _options(size, stride, padding)
+    length = tuple(x.shape[2:])
     seen = _windows(xp, x, sizes, steps, pads, -math.inf)
-    y = xp.max(seen, axis=-1)
-    return y, {"place": xp.argmax(seen, axis=-1), "length": tuple(x.shape[2:])}
+    y, place = xp.max(seen, axis=-1), xp.argmax(seen, axis=-1)
+    if _padded(pads):
+        inside = _windows(xp, xp.ones((1, 1, *length), dtype=x.dtype), sizes, steps, pads, 0.0)
+        place = xp.where(y == -math.inf, xp.argmax(inside, axis=-1), place)
+    return y, {"place": place, "length": length}
 
 
 @max_pool2d.d("x")
@@ -67,6 +72,10 @@ def _options(size, stride, padding):
     return sizes, sizes if stride is None else per_axis(stride, 2), pairs(padding, sizes, (1, 1))
 
 
+def _padded(pads):
+    return any(v for pair in pads for v in pair)
+
+
 def _windows(xp, x, sizes, steps, pads, value):
     """(N, C, H', W', entries of a window)"""
     x = pad(x, pads, value=value)
@@ -88,7 +97,7 @@ def _folded(xp, x, sizes, steps, pads, length):
 
 def _counts(xp, dtype, length, sizes, steps, pads, count_include_pad):
     """How many entries each mean is over: a number, or (1, 1, H', W')."""
-    if count_include_pad or not any(v for pair in pads for v in pair):
+    if count_include_pad or not _padded(pads):
         return sizes[0] * sizes[1]
     inside = xp.ones((1, 1, *length), dtype=dtype)
     return xp.sum(_windows(xp, inside, sizes, steps, pads, 0.0), axis=-1)

@@ -106,7 +106,10 @@ def _(xp, dy, x, axis, correction, keepdims):
 
 @op
 def logsumexp(xp, x, *, axis=None, keepdims=False):
-    """y = ln(sum of e^x over axis), shifted by the maximum so that nothing overflows"""
+    """y = ln(sum of e^x over axis), shifted by the maximum so that nothing overflows
+
+    Of -inf alone it is -inf, and the derivative 0.
+    """
     top = xp.max(x, axis=axis, keepdims=True)
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
     y = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
@@ -122,5 +125,5 @@ def _reduced(shape, axis):
 def _(xp, dy, x, y, axis, keepdims):
     shape = tuple(x.shape)
     top = _keep(xp, y, shape, axis, keepdims)
-    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
+    top = xp.where(top == -math.inf, xp.zeros_like(top), top)
     return xp.exp(x - top) * _keep(xp, dy, shape, axis, keepdims)
