@@ -187,6 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = given.json or RESULTS / f"device-{datetime.date.today().isoformat()}.json"
     if given.worker is not None:
         raise SystemExit(worker(path, given.worker))
+    cupy = nnx.backends()["cupy"]
+    if not cupy.available:
+        raise SystemExit(f"benchmarks/gpu.py measures CuPy on a GPU: {cupy.reason}")
     words = sys.argv[1:] if arguments is None else arguments
     with tempfile.TemporaryDirectory() as folder:
         if given.quick and given.json is None:

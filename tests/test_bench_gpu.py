@@ -297,6 +297,14 @@ def test_the_full_list(gpu: Any) -> None:
     assert names.index("softmax 4096x4096") > names.index("LeNet-5, batch 64, Adam, tf32")
 
 
+def test_without_a_gpu_nothing_is_written(gpu: Any, tmp_path: Path) -> None:
+    if gpu.nnx.backends()["cupy"].available:
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit, match=r"measures CuPy on a GPU: .*cupy"):
+        gpu.main(["--json", str(tmp_path / "found.json")])
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_illegible_file(gpu: Any, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"format": 0}')
     with pytest.raises(gpu.nnx.DataError, match=r"format 0, expected 1"):
