@@ -5,261 +5,207 @@ PyTorch, eager and as CUDA graphs, with full float32 and with TF32 on both sides
 the ceiling that bounds it; and the batch size from which on the GPU overtakes this machine's CPU.
 
 Times on the device are between two events around many calls, so they include what the device waits
-for the host. All implementations take turns in rounds, each in a chunk of CHUNK_S; medians over the
-rounds count, a ratio is taken within each round. The losses of the first steps are compared before
-anything is timed.
+for the host. All implementations take turns in rounds; medians over the rounds count, a ratio is
+taken within each round. What they compute is compared with NumPy before anything is timed.
+
+The file is written after each part. A process of its own does the work: where it dies, hangs, or
+leaves the device broken, a new one goes on without the implementation that did it.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import importlib
-import json
+import faulthandler
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
-from statistics import median, quantiles
-from typing import Any
-
-import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "backends")]  # the checkout's own, installed or not
+RESULTS = ROOT / "benchmarks" / "results"
+# The checkout's own nnx, installed or not.
+sys.path[:0] = [str(ROOT), str(ROOT / "backends"), str(ROOT / "benchmarks")]
+
+from on_gpu import parts, record, tables  # noqa: E402
+from on_gpu.record import ALL, Result  # noqa: E402
 
 import nnx  # noqa: E402
-from nnx.bench import cases, nnx_cases  # noqa: E402
-from nnx.bench.case import Case, Prepared  # noqa: E402
-from nnx.bench.cases import NetworkCase, OpCase  # noqa: E402
 from nnx.bench.machine import machine  # noqa: E402
-from nnx.bench.op_table import OPS, SIZES  # noqa: E402
 
-CHUNK_S, ROUNDS = 0.02, 25
-STEPS = [case for case in cases.NETWORKS if case.trains]
-LARGE = (4096, 4096)  # 64 MB of float32
-PACKAGES = ("cupy-cuda12x", "cupy-cuda13x", "nvmath-python", "numpy", "torch")
-Elapsed = Callable[[Callable[[], Any], int], float]  # seconds that so many calls take
-
-
-def on_cupy(run: Callable[[], Any], calls: int) -> float:
-    cuda = importlib.import_module("cupy").cuda
-    first, last = cuda.Event(), cuda.Event()
-    first.record()
-    for _ in range(calls):
-        run()
-    last.record()
-    last.synchronize()
-    return float(cuda.get_elapsed_time(first, last)) / 1e3
+ROUNDS, QUICK_ROUNDS = 25, 3
+PART_S = 120  # a part that takes longer hangs
+AGAIN = 3  # the exit code of a worker whose device is broken
+PACKAGES = {
+    "CuPy": ("cupy-cuda12x", "cupy-cuda13x", "cupy"), "nvmath-python": ("nvmath-python",),
+    "PyTorch": ("torch",), "NumPy": ("numpy",),
+}  # fmt: skip
 
 
-def on_torch(run: Callable[[], Any], calls: int) -> float:
-    cuda = importlib.import_module("torch").cuda
-    first, last = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
-    first.record()
-    for _ in range(calls):
-        run()
-    last.record()
-    last.synchronize()
-    return float(first.elapsed_time(last)) / 1e3
-
-
-def on_host(run: Callable[[], Any], calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        run()
-    return time.perf_counter() - start
-
-
-class Timed:
-    """One implementation: what is called, by which clock, and its seconds per call by round."""
-
-    def __init__(self, run: Callable[[], Any], elapsed: Elapsed) -> None:
-        self.run, self.elapsed, self.seconds = run, elapsed, list[float]()
-        elapsed(run, 5)  # compilers, caches
-        once = min(elapsed(run, 3) / 3 for _ in range(3))
-        self.calls = max(1, round(CHUNK_S / max(once, 1e-7)))
-
-    def round(self) -> None:
-        self.seconds.append(self.elapsed(self.run, self.calls) / self.calls)
-
-
-def rounds(timed: dict[str, Timed], count: int, baseline: str | None = None) -> dict[str, Any]:
-    """Medians and quartiles of seconds per call, and of the ratio to the baseline in each round."""
-    for i in range(count):
-        order = list(timed.values())
-        for one in order[i % len(order) :] + order[: i % len(order)]:
-            one.round()
-    found: dict[str, Any] = {}
-    for name, one in timed.items():
-        found[name] = {"seconds": median(one.seconds), "quartiles": _quartiles(one.seconds)}
-        if baseline in timed:
-            pairs = zip(one.seconds, timed[baseline].seconds, strict=True)
-            found[name]["ratio"] = median(mine / other for mine, other in pairs)
-    return found
-
-
-def _quartiles(values: list[float]) -> list[float]:
-    return quantiles(values, n=4) if len(values) > 1 else values * 3
-
-
-def ceilings(cupy: Any, n: int, nbytes: int, count: int) -> dict[str, float]:
-    """Bytes per second that a copy reads and writes; FLOP/s of a product of n x n matrices."""
-    a = cupy.zeros(nbytes // 4, "float32")
-    b = cupy.empty_like(a)
-    timed = {"copy": Timed(lambda: cupy.copyto(b, a), on_cupy)}
-    found = {"copy_bytes_per_s": 2 * nbytes / rounds(timed, count)["copy"]["seconds"]}
-    x = nnx.asarray(np.random.default_rng(0).standard_normal((n, n), dtype=np.float32))
-    for precision in ("float32", "tf32"):
-        nnx.set_matmul_precision(precision)
-        timed = {"product": Timed(lambda: nnx.matmul(x, x), on_cupy)}
-        seconds = rounds(timed, count)["product"]["seconds"]
-        found[f"{precision}_flops_per_s"] = 2 * n**3 / seconds
-    nnx.set_matmul_precision("float32")
-    return found
-
-
-def implementations(case: Case) -> dict[str, tuple[Prepared, Elapsed]]:
-    """nnx and, where it sees the GPU, PyTorch."""
-    found = {
-        "cupy": (nnx_cases.prepare("cupy", False, case), on_cupy),
-        "cupy replay": (nnx_cases.prepare("cupy", True, case), on_cupy),
-    }
-    if _torch() is not None:
-        torch_cases = importlib.import_module("nnx.bench.torch_cases")
-        for name in ("torch-cuda", "torch-cuda-graphs"):
-            found[name] = (torch_cases.prepare(name, case), on_torch)
-    return {name: (made, clock) for name, (made, clock) in found.items() if made is not None}
-
-
-def _torch() -> Any:
-    if find_spec("torch") is None:
-        return None
-    torch: Any = importlib.import_module("torch")
-    return torch if torch.cuda.is_available() else None
-
-
-def step(case: Case, precision: str, count: int) -> dict[str, Any]:
-    """One training step by everyone."""
-    nnx.set_matmul_precision(precision)
-    torch = _torch()
-    if torch is not None:
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    made = implementations(case)
-    losses = {
-        name: [float(p.values(p.run())[0]) for _ in range(3)] for name, (p, _) in made.items()
-    }
-    tolerance = 1e-4 if precision == "float32" else 3e-2
-    first = losses["cupy"]
-    wrong = [n for n, found in losses.items() if not np.allclose(found, first, rtol=tolerance)]
-    timed = {n: Timed(p.run, clock) for n, (p, clock) in made.items() if n not in wrong}
-    times = rounds(timed, count, "torch-cuda")
-    nnx.set_matmul_precision("float32")
+def blank(arguments: argparse.Namespace, command: str) -> Result:
+    """A result in which nothing is measured yet."""
     return {
-        "name": case.name, "size": case.size, "what": case.what, "precision": precision,
-        "times": times, "wrong": {n: losses[n] for n in wrong},
+        "format": record.FORMAT, "date": datetime.date.today().isoformat(), "command": command,
+        "quick": arguments.quick, "device": {}, "machine": machine([]), "versions": {}, "rows": {},
+        "errors": {}, "warnings": [], "left": [], "begun": [],
     }  # fmt: skip
 
 
-def op(name: str, shape: tuple[int, int], limits: dict[str, float], count: int) -> dict[str, Any]:
-    """An op's forward: the bytes or FLOP/s that it reaches, and the share of the ceiling."""
-    case = OpCase(name, shape, backward=False)
-    inputs = case.inputs()
-    p = nnx_cases.prepare("cupy", True, case)
-    assert p is not None
-    values = p.values(p.run())
-    seconds = rounds({name: Timed(p.run, on_cupy)}, count)[name]["seconds"]
-    moved = sum(a.nbytes for a in (*inputs.args, *values))
-    found = {"op": name, "size": case.size, "seconds": seconds, "bytes_per_s": moved / seconds}
-    found["of_copy"] = found["bytes_per_s"] / limits["copy_bytes_per_s"]
-    if name in ("matmul", "affine"):
-        flops = 2 * inputs.args[0].size * inputs.args[1].shape[-1]
-        found["flops_per_s"] = flops / seconds
-        found["of_product"] = found["flops_per_s"] / limits["float32_flops_per_s"]
-    return found
+def versions(described: dict[str, str]) -> dict[str, str]:
+    """Of the driver, of CUDA, and of the packages."""
+    found = {"driver": driver(), "CUDA": described.get("cuda runtime", "")}
+    for title, names in PACKAGES.items():
+        for name in names:
+            try:
+                found.setdefault(title, version(name))
+            except PackageNotFoundError:
+                continue
+    return {title: given for title, given in found.items() if given}
 
 
-def sweep(batches: tuple[int, ...], count: int) -> dict[str, Any]:
-    """Seconds per replayed step on the processor and on the GPU, by batch size."""
-    found: dict[str, Any] = {"step": "-".join(map(str, cases.SWEEP_SIZES)), "batches": batches}
-    seconds: dict[str, list[float]] = {"numpy replay": [], "cupy replay": []}
-    for batch in batches:
-        case = NetworkCase(cases.SWEEP_SIZES, batch, "sgd")
-        for name, clock in (("numpy", on_host), ("cupy", on_cupy)):
-            p = nnx_cases.prepare(name, True, case)
-            assert p is not None
-            timed = rounds({name: Timed(p.run, clock)}, count)
-            seconds[f"{name} replay"].append(timed[name]["seconds"])
-    won = [b for b, cpu, gpu in zip(batches, *seconds.values(), strict=True) if gpu < cpu]
-    nnx.set_backend("cupy")
-    return {**found, "seconds": seconds, "gpu_wins_from": won[0] if won else None}
+def driver() -> str:
+    """As nvidia-smi says it; "" where there is no such program."""
+    if (program := shutil.which("nvidia-smi")) is None:
+        return ""
+    command = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return (done.stdout.splitlines() or [""])[0].strip()
 
 
-def versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def shown(result: dict[str, Any]) -> str:
-    """The result as lines of text."""
-    lines = [f"{k} {v:.4g}" for k, v in result["ceilings"].items()]
-    for row in result["steps"]:
-        times = (
-            f"{n} {t['seconds'] * 1e6:.1f} us" + (f" ({t['ratio']:.2f}x)" if "ratio" in t else "")
-            for n, t in row["times"].items()
-        )
-        wrong = f"; other losses: {', '.join(row['wrong'])}" if row["wrong"] else ""
-        lines.append(f"{row['name']}, {row['size']}, {row['what']}, {row['precision']}: "
-                     f"{', '.join(times)}{wrong}")  # fmt: skip
-    for row in result["ops"]:
-        lines.append(
-            f"{row['op']} {row['size']}: {row['of_copy']:.0%} of a copy's bytes per second"
-        )
-    lines.append(f"the GPU is faster from batch {result['sweep']['gpu_wins_from']} on")
-    return "\n".join(lines)
-
-
-def measured(quick: bool) -> dict[str, Any]:
+def worker(path: Path, until: float) -> int:
+    """Measure what the file lacks, until that time (`time.time()`)."""
+    result = record.read(path)
     backend = nnx.set_backend("cupy")
-    cupy = importlib.import_module("cupy")
-    count, large = (3, (256, 256)) if quick else (ROUNDS, LARGE)
-    limits = ceilings(cupy, 256 if quick else 8192, (1 << 20) if quick else (1 << 30), count)
-    chosen = STEPS[:1] if quick else STEPS
-    names = ("relu", "softmax", "matmul") if quick else tuple(OPS)
-    sizes = {
-        name: large if OPS[name].sizes is SIZES else OPS[name].sizes["large"] for name in names
-    }
-    return {
-        "format": 1,
-        "date": datetime.date.today().isoformat(),
-        "device": backend.describe(),
-        "machine": machine([]),
-        "versions": versions(),
-        "ceilings": limits,
-        "steps": [step(c, precision, count) for c in chosen for precision in ("float32", "tf32")],
-        "ops": [op(name, sizes[name], limits, count) for name in names],
-        "sweep": sweep(cases.SWEEP_BATCHES[:2] if quick else cases.SWEEP_BATCHES, count),
-    }
+    here = backend.describe()
+    known = versions(here)
+    if result["device"] and (result["device"], result["versions"]) != (here, known):
+        raise SystemExit(f"{path} was begun on {result['device']}, {result['versions']}")
+    result["device"], result["versions"] = here, known
+    wanted = [part for part in parts.parts(result["quick"]) if not done(result, part.name)]
+    for i, part in enumerate(wanted):
+        result["left"] = [later.name for later in wanted[i:]]
+        if time.time() > until:
+            break
+        if not measure(part, result, path):
+            return AGAIN
+    else:
+        result["left"] = []
+    record.write(result, path)
+    return 0
 
 
-def main(arguments: list[str] | None = None) -> None:
+def done(result: Result, part: str) -> bool:
+    return part in result["rows"] or ALL in result["errors"].get(part, {})
+
+
+def measure(part: parts.Part, result: Result, path: Path) -> bool:
+    """Add the part's row or its error to the file; False if the device is broken now."""
+    errors = dict(result["errors"].get(part.name, {}))
+
+    def keep(*begun: str) -> None:
+        result["begun"] = list(begun)
+        if errors:
+            result["errors"][part.name] = errors
+        record.write(result, path)
+
+    def begin(implementation: str) -> None:
+        keep(part.name, implementation)
+
+    count = QUICK_ROUNDS if result["quick"] else ROUNDS
+    told = parts.Told(result["quick"], count, begin, tuple(errors), errors)
+    begin("")
+    start, whole = time.perf_counter(), True
+    faulthandler.dump_traceback_later(PART_S, exit=True, file=sys.__stderr__)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        try:
+            parts.free()
+            result["rows"][part.name] = part.run(told)
+        except parts.BrokenDeviceError:
+            whole = False
+        except Exception as error:
+            errors[ALL] = f"{type(error).__name__}: {error}"
+            whole = parts.alive()
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+    result["warnings"] += sorted({str(w.message) for w in caught} - set(result["warnings"]))
+    keep()
+    print(f"[{time.perf_counter() - start:5.1f} s] {shown(result, part.name)}", flush=True)
+    return whole
+
+
+def shown(result: Result, part: str) -> str:
+    """What came of it, as a line."""
+    row, errors = result["rows"].get(part), result["errors"].get(part, {})
+    times = [] if row is None else [
+        f"{name} {(record.seconds(row, name) or 0.0) * 1e6:.1f} us" for name in row["seconds"]
+    ]  # fmt: skip
+    return f"{part}: {', '.join(times + [f'{name}: {text}' for name, text in errors.items()])}"
+
+
+def spawn(path: Path, until: float) -> int:
+    """A worker in a process of its own; its exit code."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--json", str(path)]
+    return subprocess.run([*command, "--worker", str(until)], check=False).returncode
+
+
+def run(path: Path, until: float) -> None:
+    """Workers, one after the other, until everything is measured or the time is up."""
+    while (code := spawn(path, until)) != 0:
+        result = record.read(path)
+        if result["begun"]:
+            part, implementation = result["begun"]
+            told = f"its process ended with code {code}"
+            result["errors"].setdefault(part, {})[implementation or ALL] = told
+            result["begun"] = []
+            record.write(result, path)
+            print(f"{part}, {implementation or 'in the rounds'}: {told}", flush=True)
+        elif code != AGAIN:
+            raise SystemExit(code)  # it said why
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="a few small rows, to see that it runs"
-    )
-    parser.add_argument("--json", type=Path, help="where to write; by default under results/")
+    add = parser.add_argument
+    add("--quick", action="store_true",
+        help="a few small rows, to see that it runs; kept only with --json")  # fmt: skip
+    add("--minutes", type=float, default=60.0, metavar="N", help="begin nothing after so many (60)")
+    add("--json", type=Path, metavar="FILE",
+        help="where to write; by default benchmarks/results/device-DATE.json")  # fmt: skip
+    add("--resume", action="store_true",
+        help="measure what the file lacks: what failed, and what nobody got to")  # fmt: skip
+    add("--worker", type=float, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    result = measured(given.quick)
-    path = given.json or ROOT / "benchmarks" / "results" / f"device-{result['date']}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(shown(result), f"written to {path}", sep="\n")
+    path = given.json or RESULTS / f"device-{datetime.date.today().isoformat()}.json"
+    if given.worker is not None:
+        raise SystemExit(worker(path, given.worker))
+    cupy = nnx.backends()["cupy"]
+    if not cupy.available:
+        raise SystemExit(f"benchmarks/gpu.py measures CuPy on a GPU: {cupy.reason}")
+    words = sys.argv[1:] if arguments is None else arguments
+    with tempfile.TemporaryDirectory() as folder:
+        if given.quick and given.json is None:
+            path = Path(folder) / "quick.json"
+        if given.resume:
+            result = record.read(path)
+            result["errors"], result["begun"] = {}, []
+        else:
+            result = blank(given, " ".join(["python benchmarks/gpu.py", *words]))
+        record.write(result, path)
+        try:
+            run(path, time.time() + 60 * given.minutes)
+        finally:
+            text = tables.text(record.read(path))
+            path.with_suffix(".md").write_text(text, encoding="utf-8")
+            print(f"\n{text}\nwritten to {path}")
 
 
 if __name__ == "__main__":

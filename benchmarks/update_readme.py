@@ -9,21 +9,23 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # the checkout's nnx, installed or not
-sys.path.insert(0, str(ROOT / "benchmarks" / "papers"))
+sys.path[:0] = [  # the checkout's nnx, installed or not
+    str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "papers"),
+]  # fmt: skip
 
 import run as papers  # noqa: E402
+from on_gpu import record, tables  # noqa: E402
 
-from nnx.bench.report import RESULTS, Report, newest, newest_gpu, read  # noqa: E402
+from nnx.bench.report import RESULTS, Report, newest, read  # noqa: E402
 from nnx.bench.table import FEW, footprint_table, machine_line, table, threads  # noqa: E402
-from nnx.bench.text import crossovers, empty_columns, huge_pages, note, scores, text  # noqa: E402
+from nnx.bench.text import crossovers, huge_pages, note, scores, text  # noqa: E402
 
-BENCH, PAPERS = "bench", "papers"  # the markers' names
+BENCH, GPU, PAPERS = "bench", "gpu", "papers"  # the markers' names
 COLUMNS = ("naive", "torch", "numpy", "numpy replay", "numba replay")
 FEW_CLEAN = f"\\{FEW} In most rounds of these other programs used the processor too."
 
 
-def block(report: Report, gpu: tuple[Path, Report] | None, source: str) -> str:
+def block(report: Report, source: str) -> str:
     """nnx, the naive style and plain PyTorch, with what is needed to judge them."""
     there = {c["name"] for c in report["columns"] if not c["reason"]}
     columns = [name for name in COLUMNS if name in there]
@@ -37,7 +39,6 @@ def block(report: Report, gpu: tuple[Path, Report] | None, source: str) -> str:
     parts += [note(report), *filter(None, [scores(report), huge_pages(report)])]
     parts += [*filter(None, [footprint_table(report)]), f"{machine_line(report)}."]
     parts += ["\n".join(lines) for lines in (crossovers(report),) if lines]
-    parts += ["\n".join(lines)] if (lines := empty_columns(report, gpu)) else []
     stem = source.removesuffix(".json")
     if (ROOT / f"{stem}.png").exists():
         parts.append(f"![All implementations, relative to PyTorch]({stem}.png)")
@@ -59,17 +60,23 @@ def replaced(readme: str, new: str, name: str = BENCH) -> str:
     return f"{before}{start}\n\n{new}\n\n{end}{after}"
 
 
-def last_gpu() -> tuple[Path, Report] | None:
-    path = newest_gpu()
-    return None if path is None else (path, read(path))
-
-
 def current() -> str:
     """The block that the newest committed results give."""
     cpu = newest("cpu-*.json")
     if cpu is None:
         raise SystemExit("no benchmarks/results/cpu-*.json; write one with nnx bench --json")
-    return block(read(cpu), last_gpu(), cpu.relative_to(ROOT).as_posix())
+    return block(read(cpu), cpu.relative_to(ROOT).as_posix())
+
+
+def on_gpu() -> str:
+    """The newest measurement on a GPU; while there is none, what is missing."""
+    path = record.last(RESULTS)
+    if path is None:
+        return tables.nothing()
+    found = record.read(path)
+    if found["quick"]:
+        raise SystemExit(f"{path} is of a quick run, which is no measurement: remove it")
+    return tables.block(found, path.relative_to(ROOT).as_posix())
 
 
 def published() -> str:
@@ -84,20 +91,29 @@ def published() -> str:
 
 def timed() -> list[Path]:
     """The committed results of `nnx bench`."""
-    return sorted(p for p in RESULTS.glob("*.json") if not p.name.startswith("papers-"))
+    return sorted(RESULTS.glob("cpu-*.json"))
 
 
-def tables(path: Path) -> str:
-    """What belongs into the file of tables beside a result."""
-    return text(read(path), last_gpu(), wide=True)
+def beside() -> dict[Path, str]:
+    """What belongs into the files of tables beside the results."""
+    found = {path: text(read(path), wide=True) for path in timed()}
+    devices = sorted(RESULTS.glob("device-*.json"))
+    found |= {path: tables.text(record.read(path)) for path in devices}
+    return {path.with_suffix(".md"): shown for path, shown in found.items()}
+
+
+def whole(readme: str) -> str:
+    """The README with all of its generated text."""
+    for name, made in ((BENCH, current), (GPU, on_gpu), (PAPERS, published)):
+        readme = replaced(readme, made(), name)
+    return readme
 
 
 def main() -> None:
-    for result in timed():
-        result.with_suffix(".md").write_text(tables(result), encoding="utf-8")
-    path = ROOT / "README.md"
-    readme = replaced(path.read_text(encoding="utf-8"), current())
-    path.write_text(replaced(readme, published(), PAPERS), encoding="utf-8")
+    for path, shown in beside().items():
+        path.write_text(shown, encoding="utf-8")
+    readme = ROOT / "README.md"
+    readme.write_text(whole(readme.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

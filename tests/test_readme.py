@@ -155,7 +155,7 @@ def _links(text: str) -> list[str]:
 def test_the_korean_readme_keeps_step() -> None:
     """The same sections, code, names and links in the same order; only the prose is another."""
     english, korean = read("README.md"), read("README.ko.md")
-    english = re.sub(r"(?s)<!-- (bench|papers):start -->.*?<!-- \1:end -->", "", english)
+    english = re.sub(r"(?s)<!-- (bench|gpu|papers):start -->.*?<!-- \1:end -->", "", english)
     assert BLOCK.findall(korean) == BLOCK.findall(english)
     levels = [
         [len(m) for m in re.findall(r"^(#+) ", BLOCK.sub("", t), re.M)] for t in (english, korean)

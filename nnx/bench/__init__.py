@@ -12,7 +12,7 @@ from .case import Case
 from .cases import ELEMENTWISE, NETWORKS, PRODUCTS, QUICK, OpCase
 from .machine import usable_cores
 from .op_table import NOT_TIMED, OPS, QUICK_OPS
-from .report import Report, newest_gpu, read, write
+from .report import Report, write
 
 __all__ = ["main"]
 
@@ -32,11 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         effort = effort._replace(rounds=options.rounds)
     everything = options.ops is None and not options.steps
     found = run.report(cases, chosen, threads, effort, footprint=everything)
-    path = newest_gpu()
-    gpu = None if path is None else (path, read(path))
-    print(text.text(found, gpu), end="")
+    print(text.text(found), end="")
     if options.json:
-        _write(found, Path(options.json), text.text(found, gpu, wide=True))
+        _write(found, Path(options.json), text.text(found, wide=True))
     return 1 if any(row["wrong"] for row in found["rows"]) else 0
 
 

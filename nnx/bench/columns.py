@@ -39,6 +39,7 @@ def implementation(name: str, threads: int = 1) -> Implementation:
     if name.partition("-")[0] == "torch":
         from . import torch_cases
 
+        torch_cases.set_precision("float32")  # as nnx computes
         return Implementation(partial(torch_cases.prepare, name), torch_cases.set_threads)
     if name == "jax":
         from . import jax_cases

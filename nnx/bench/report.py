@@ -139,8 +139,3 @@ def newest(*patterns: str, folder: Path = RESULTS) -> Path | None:
     """The newest result in the checkout that matches a pattern; file names end in the date."""
     found = {path for pattern in patterns for path in folder.glob(pattern)}
     return max(found, key=lambda path: (path.stem[-10:], path.name), default=None)
-
-
-def newest_gpu(folder: Path = RESULTS) -> Path | None:
-    """The last committed result that was taken on a GPU."""
-    return newest("*gpu*.json", "*cupy*.json", folder=folder)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from .case import NONE_SUCH
 from .report import Report
 from .table import (
@@ -24,7 +22,6 @@ from .table import (
     title,
 )
 
-NO_RESULT = "No GPU result has been committed yet."
 BEST = (
     "The fastest of nnx in each row against each other implementation: that one's time, and how "
     "many times as fast nnx is (below 1x: slower)."
@@ -40,7 +37,7 @@ FOOTPRINT = (
 )
 
 
-def text(report: Report, last_gpu: tuple[Path, Report] | None = None, *, wide: bool = False) -> str:
+def text(report: Report, *, wide: bool = False) -> str:
     """Everything that `nnx bench` prints; `wide` with the quartiles, for the file."""
     parts = [machine_line(report)]
     for n in report["threads"]:
@@ -50,9 +47,10 @@ def text(report: Report, last_gpu: tuple[Path, Report] | None = None, *, wide: b
     parts += filter(None, [scores(report), huge_pages(report)])
     for heading, shown in ((FLOOR, floor_table(report)), (FOOTPRINT, footprint_table(report))):
         parts += [heading, shown] if shown else []
-    for lines in (crossovers(report), disturbed(report), empty_cells(report)):
+    for lines in (
+        crossovers(report), disturbed(report), empty_cells(report), empty_columns(report),
+    ):  # fmt: skip
         parts += ["\n".join(lines)] if lines else []
-    parts += ["\n".join(lines)] if (lines := empty_columns(report, last_gpu)) else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -142,29 +140,13 @@ def empty_cells(report: Report) -> list[str]:
     return ["Not timed:", "", *found] if found else []
 
 
-def empty_columns(report: Report, last_gpu: tuple[Path, Report] | None) -> list[str]:
-    """Why a column is empty and how to fill it; for CuPy, the last committed GPU result."""
-    lines = []
-    for column in report["columns"]:
-        name, reason = column["name"], column["reason"]
-        if not reason:
-            continue
-        lines.append(f"The column {title(name)} is empty: {reason.partition(';')[0]}.")
-        if name.partition(":")[0] != "cupy":
-            continue
-        lines.append(
-            "To fill it, on a machine with an NVIDIA GPU: `pip install '.[cuda12]'` (or "
-            f"`'.[cuda13]'`), then `nnx bench --json benchmarks/results/gpu-{report['date']}.json`."
-        )
-        if last_gpu is None:
-            lines.append(NO_RESULT)
-        else:
-            path, found = last_gpu
-            lines += [f"The last committed GPU result, {path.name} ({machine_line(found)}):", ""]
-            for n in found["threads"]:
-                lines += ["\n\n".join(_with_threads(found, n, wide=False)), ""]
-            lines += crossovers(found)
-    return lines
+def empty_columns(report: Report) -> list[str]:
+    """Why a column is empty."""
+    return [
+        f"The column {title(c['name'])} is empty: {c['reason'].partition(';')[0]}."
+        for c in report["columns"]
+        if c["reason"]
+    ]
 
 
 def crossovers(report: Report) -> list[str]:

@@ -97,6 +97,16 @@ def set_threads(n: int) -> None:
     torch.set_num_threads(n)
 
 
+def set_precision(precision: str) -> None:
+    """Of float32 products, convolutions and recurrent layers on a GPU: "float32" or "tf32".
+
+    Without it only products are exact. The older switches, because every version has them; to mix
+    them with `fp32_precision` is an error of PyTorch's.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
 def prepare(name: str, case: Case) -> Prepared | None:
     """The case with that variant of PyTorch."""
     made = PREPARE.get(case.kind)
