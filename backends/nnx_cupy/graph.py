@@ -50,10 +50,10 @@ class Part:
 
 
 class Product:
-    """out = a @ b: by CuPy, or once it is prepared by cuBLASLt in a graph."""
+    """out = a @ b: by f(a, b, out=out), or once it is prepared by cuBLASLt in a graph."""
 
-    def __init__(self, replay: CupyReplay, out: Array, a: Array, b: Array) -> None:
-        self.replay, self.out, self.a, self.b = replay, out, a, b
+    def __init__(self, replay: CupyReplay, f: Any, out: Array, a: Array, b: Array) -> None:
+        self.replay, self.f, self.out, self.a, self.b = replay, f, out, a, b
         self.workspace: Array = None
         self._before: list[Run] = []
         self._gemms: list[Gemm] = []
@@ -62,7 +62,7 @@ class Product:
 
     def __call__(self) -> None:
         if self.workspace is None:
-            self.replay.cupy.matmul(self.a, self.b, out=self.out)
+            self.f(self.a, self.b, out=self.out)
             return
         for f, args, attrs in self._before:
             f(*args, **attrs)

@@ -19,6 +19,7 @@ from nnx.calls import Calls, Run, Scope
 from .forms import FILLED, OPERATORS, TAKING_OUT, Again, arrays
 from .graph import Part, Product, Step
 from .static import Draws, Feed, Numbers
+from .table import stacked
 
 if TYPE_CHECKING:
     from nnx.capture.log import Call
@@ -41,7 +42,7 @@ class CupyReplay:
 
     def __init__(self, backend: CupyBackend, cupy: Any) -> None:
         self.backend, self.cupy, self.current = backend, cupy, backend._on_device
-        self.products = (operator.matmul, cupy.matmul, cupy.dot)
+        self.products = (operator.matmul, cupy.matmul, cupy.dot, stacked)
         self.taking_out = {getattr(cupy, name) for name in TAKING_OUT}
         self.filled = {getattr(cupy, name): value for name, value in FILLED.items()}
         self.joining = (cupy.concatenate, cupy.concat, cupy.stack)
@@ -208,7 +209,7 @@ class CupyReplay:
         """Products are prepared for the graph: CuPy's own cannot be in one."""
         f, args, attrs = run
         if f in self.products and "out" in attrs and attrs["out"].dtype.kind not in "iub":
-            return Product(self, attrs["out"], *args), (), {}
+            return Product(self, f, attrs["out"], *args), (), {}
         return run
 
     def _run(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:
