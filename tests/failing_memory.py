@@ -30,7 +30,7 @@ class Full:
         runtime = CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
         pool = OutOfMemoryError("Out of memory allocating 1,024 bytes (allocated so far: ...)")
         driver = CUDADriverError("CUDA_ERROR_OUT_OF_MEMORY: out of memory")
-        blas = CublasLt.cuBLASLtError("CUBLAS_STATUS_ALLOC_FAILED (3)")
+        blas = CublasLt.cuBLASLtError("the resource allocation failed (CUBLAS_STATUS_ALLOC_FAILED)")
         for owner, name, error in [
             (fake_memory.Pool, "malloc", pool),
             (fake_memory.Pinned, "__init__", runtime),

@@ -62,6 +62,28 @@ def test_products_of_ints_are_cupys(cupy: FakeCupy, lt: CublasLt) -> None:
     assert lt.products == 0
 
 
+def test_groups_of_a_convolution_are_one_product(cupy: FakeCupy, lt: CublasLt) -> None:
+    net = L.Sequential(L.Conv2d(6, 9, 3, groups=3), L.Conv2d(9, 6, 2, groups=3))
+
+    def step(x: Any) -> Any:
+        net.zero_grad()
+        loss = nnx.mean(net(nnx.Tensor(x)) ** 2.0)
+        loss.backward()
+        return loss, *(p.grad for p in net.parameters())
+
+    captured, rng = capture(step), np.random.default_rng(0)
+    for i in range(4):
+        x = nnx.asarray(rng.standard_normal((2, 6, 5, 4)).astype(np.float32))
+        expected = [host(a) for a in step(x)]
+        cupy.on.synchronize()
+        before = lt.products
+        for a, b in zip(captured(x), expected, strict=True):
+            np.testing.assert_allclose(host(a), b, rtol=1e-5, atol=1e-6)
+        cupy.on.synchronize()
+        if i > 1:  # two forward, two by kernels, one by an input
+            assert lt.products == before + 5
+
+
 def test_a_plan_that_goes_frees_its_graph_and_its_memory(cupy: FakeCupy, lt: CublasLt) -> None:
     net = model(L.Dropout(0.5))
     opt = optim.Adam(net.parameters())

@@ -29,7 +29,6 @@ from . import (  # noqa: F401 - they fill the table
     group_norm,
     index,
     kernels,
-    layer_norm,
     optim,
     philox,
     pool,

@@ -104,9 +104,7 @@ extern "C" __global__ void bias_forward(
 extern "C" __global__ void slope_sums(
     const T* __restrict__ dy, const T* __restrict__ v, T* __restrict__ dx, A* __restrict__ out,
     Index rows, Index columns) {
-  __shared__ A part[8][32];
-  sum_columns(rows, columns, part, out, [&](Index row, Index j) {
-    Index i = row * columns + j;
+  sum_channels(rows, columns, 1, out, [&](Index, Index, Index i) {
     T d = (T)((A)dy[i] * NNX_F::slope((A)v[i]));
     dx[i] = d;
     return (A)d;

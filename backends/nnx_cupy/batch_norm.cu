@@ -1,4 +1,5 @@
 #include "common.cuh"
+#include "columns.cuh"
 
 // Arrays (n, channels, places), of fewer than 2^31 entries. Statistics of a channel come in two
 // launches: partial ones over chunks of its n places entries, then all of them together.
@@ -6,24 +7,7 @@
 // All is computed from x less the channel's first entry, which is near the mean where that is large:
 // so a mean of 10000 costs no digits of values that differ by 1. `mean` is less that entry too.
 
-// The part of a channel's entries that is this block's: blocks go along the channels in x.
-struct Chunk {
-  int c, from, to;
-};
-
-__device__ inline Chunk chunk_of(Index count) {
-  Index length = (count + gridDim.y - 1) / gridDim.y, from = blockIdx.y * length;
-  return {(int)blockIdx.x, (int)(from < count ? from : count),
-          (int)(from + length < count ? from + length : count)};
-}
-
-// Of entry k of channel c the place in memory.
-__device__ inline int entry(int k, int c, Index channels, Index places) {
-  int i = k / (int)places;
-  return (i * (int)channels + c) * (int)places + (k - i * (int)places);
-}
-
-__device__ inline A pivot(const T* __restrict__ x, int c, Index places) {
+__device__ inline A pivot(const T* __restrict__ x, Index c, Index places) {
   A v = (A)x[c * places];
   return v - v == 0 ? v : (A)0;
 }
@@ -32,19 +16,18 @@ __device__ inline A pivot(const T* __restrict__ x, int c, Index places) {
 extern "C" __global__ void chunk_moments(
     const T* __restrict__ x, A* __restrict__ means, A* __restrict__ squares, Index n,
     Index channels, Index places) {
-  __shared__ A part[32];
-  Chunk chunk = chunk_of(n * places);
+  __shared__ A part[256];
+  Chunk chunk = chunk_of(n * places, channels);
   A total = 0, square = 0, base = pivot(x, chunk.c, places);
-  for (Index k = chunk.from + threadIdx.x; k < chunk.to; k += blockDim.x)
-    total += (A)x[entry((int)k, chunk.c, channels, places)] - base;
-  int count = chunk.to - chunk.from;
-  A mean = over_row(total, part, Add()) / (A)(count > 0 ? count : 1);
-  for (Index k = chunk.from + threadIdx.x; k < chunk.to; k += blockDim.x) {
-    A e = (A)x[entry((int)k, chunk.c, channels, places)] - base - mean;
+  for (Index k = chunk.from; k < chunk.to; k += chunk.step)
+    total += (A)x[entry(k, chunk.c, channels, places)] - base;
+  A mean = over_chunk(total, part) / (A)(chunk.count > 0 ? chunk.count : 1);
+  for (Index k = chunk.from; k < chunk.to; k += chunk.step) {
+    A e = (A)x[entry(k, chunk.c, channels, places)] - base - mean;
     square += e * e;
   }
-  square = over_row(square, part, Add());
-  if (threadIdx.x == 0) {
+  square = over_chunk(square, part);
+  if (chunk.first) {
     means[blockIdx.y * channels + chunk.c] = mean;
     squares[blockIdx.y * channels + chunk.c] = square;
   }
@@ -72,7 +55,7 @@ extern "C" __global__ void moments(
     A var = square / (A)count;
     mean[c] = centre;
     inv[c] = 1 / sqrt(var + (A)eps);
-    mean_out[c] = (T)(pivot(x, (int)c, places) + centre);
+    mean_out[c] = (T)(pivot(x, c, places) + centre);
     var_out[c] = (T)var;
   }
 }
@@ -96,18 +79,18 @@ extern "C" __global__ void slope_sums(
     const T* __restrict__ dy, const T* __restrict__ x, const A* __restrict__ mean,
     const A* __restrict__ inv, A* __restrict__ sums, A* __restrict__ along, Index n,
     Index channels, Index places) {
-  __shared__ A part[32];
-  Chunk chunk = chunk_of(n * places);
+  __shared__ A part[256];
+  Chunk chunk = chunk_of(n * places, channels);
   A total = 0, product = 0, centre = mean[chunk.c], factor = inv[chunk.c];
   A base = pivot(x, chunk.c, places);
-  for (Index k = chunk.from + threadIdx.x; k < chunk.to; k += blockDim.x) {
-    int i = entry((int)k, chunk.c, channels, places);
+  for (Index k = chunk.from; k < chunk.to; k += chunk.step) {
+    Index i = entry(k, chunk.c, channels, places);
     total += (A)dy[i];
     product += (A)dy[i] * (((A)x[i] - base - centre) * factor);
   }
-  total = over_row(total, part, Add());
-  product = over_row(product, part, Add());
-  if (threadIdx.x == 0) {
+  total = over_chunk(total, part);
+  product = over_chunk(product, part);
+  if (chunk.first) {
     sums[blockIdx.y * channels + chunk.c] = total;
     along[blockIdx.y * channels + chunk.c] = product;
   }

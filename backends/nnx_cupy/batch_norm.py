@@ -13,7 +13,7 @@ from nnx.ops import batch_norm
 
 from .geometry import MOST
 from .launch import THREADS, Source, blocks_for, blocks_of_rows, computing
-from .sums import FILLS
+from .sums import grid
 from .table import Array, Run, contiguous, floats, overrides
 
 # Where all values are equal, or there is one, h and dx are 0 to the bit: nothing is fused.
@@ -23,10 +23,6 @@ _slopes = {d.arguments[0]: d for d in batch_norm.derivatives}
 
 def _shape(x: Array) -> tuple[int, int, int]:
     return x.shape[0], x.shape[1], math.prod(x.shape[2:])
-
-
-def _chunks(count: int, channels: int) -> int:
-    return max(1, min(-(-count // 2048), FILLS // channels))
 
 
 def _otherwise(xp: Any, x: Array, gamma: Any = None, beta: Any = None, **attrs: Any) -> Any:
@@ -46,12 +42,10 @@ def _batch_norm(
     (n, channels, places), kind = _shape(x), computing(x)
     y, mean, var = (run.new(s, x.dtype) for s in (x.shape, (channels,), (channels,)))
     means, inverses = (run.new((channels,), kind) for _ in range(2))
-    chunks = _chunks(n * places, channels)
+    blocks, threads = grid(n, channels, places)
+    chunks = blocks[1]
     parts = [run.empty((chunks, channels), kind) for _ in range(2)]
-    run(
-        _source("chunk_moments", x.dtype), (channels, chunks), THREADS,
-        x, *parts, n, channels, places,
-    )  # fmt: skip
+    run(_source("chunk_moments", x.dtype), blocks, threads, x, *parts, n, channels, places)
     run(
         _source("moments", x.dtype), blocks_for(channels), THREADS,
         x, *parts, means, inverses, mean, var, chunks, channels, places, n * places, float(eps),
@@ -82,11 +76,13 @@ def _batch_norm_slope(
     dx, dgamma, dbeta = (run.new(s, x.dtype) for s in (x.shape, (channels,), (channels,)))
     dy, dmean, dvar = (contiguous(run, a) for a in dy)
     x, gamma = contiguous(run, x), None if gamma is None else contiguous(run, gamma)
-    chunks, shape = _chunks(n * places, channels), (n, channels, places)
+    shape = n, channels, places
+    blocks, threads = grid(*shape)
+    chunks = blocks[1]
     parts = [run.empty((chunks, channels), kind) for _ in range(2)]
     totals = [run.empty((channels,), kind) for _ in range(2)]
     run(
-        _source("slope_sums", x.dtype), (channels, chunks), THREADS,
+        _source("slope_sums", x.dtype), blocks, threads,
         dy, x, means, inverses, *parts, *shape,
     )  # fmt: skip
     run(

@@ -1,7 +1,6 @@
 """Convolutions: windows as columns of a matrix, times the kernels; depthwise ones without.
 
-A batch is taken in blocks of images whose matrices fit into SCRATCH. Products are CuPy's, of two
-axes, one for each group: with more axes CuPy copies what is transposed.
+A batch is taken in blocks of images whose matrices fit into SCRATCH.
 
 An image has W.shape[1] * groups channels, what is made of its windows W.shape[0], in either
 direction: a transposed convolution goes from the latter to the former.
@@ -21,7 +20,7 @@ from nnx.ops.conv import transposed_length
 
 from .geometry import MOST, Windows, windows
 from .launch import MOST_ROWS, THREADS, Source, blocks_for, blocks_of_rows
-from .table import Array, Run, contiguous, floats, overrides
+from .table import Array, Run, contiguous, floats, overrides, stacked
 
 SCRATCH = 128 << 20  # bytes
 _source = Source("conv.cu")
@@ -73,13 +72,8 @@ def _blocks(
         yield slice(start, start + images), made[0], made[1]
 
 
-def _products(run: Run, a: Array, b: Array, out: Array, turned: str = "") -> None:
-    """out = a @ b for each group, the one named in `turned` transposed."""
-    cupy = sys.modules["cupy"]
-    for g in range(out.shape[0]):
-        left = cupy.transpose(a[g]) if turned == "a" else a[g]
-        right = cupy.transpose(b[g]) if turned == "b" else b[g]
-        run(cupy.matmul, left, right, out=out[g])
+def _turned(a: Array) -> Array:
+    return sys.modules["cupy"].transpose(a, (0, 2, 1))
 
 
 def _exchange(run: Run, x: Array, b: Array | None, y: Array, n: int, m: int, places: int) -> None:
@@ -109,62 +103,81 @@ def _results(run: Run, dy: Array, results: Array, w: Windows) -> None:
     _exchange(run, dy, None, results, dy.shape[0], dy.shape[1], w.many)
 
 
-def convolve(
-    run: Run, x: Array, W: Array, b: Array | None, y: Array, w: Windows, groups: int
-) -> None:
-    batch, channels, out = x.shape[0], x.shape[1], W.shape[0]
-    x, W = contiguous(run, x), contiguous(run, W)
+def _convolve(
+    run: Run, a: Array, W: Array, b: Array | None, y: Array, w: Windows, groups: int,
+    back: bool = False,
+) -> None:  # fmt: skip
+    """y = b + the convolution of a; or `back`, the adjoint by its images."""
+    images, out = y if back else a, W.shape[0]
+    a, W = contiguous(run, a), contiguous(run, W)
     b = None if b is None else contiguous(run, b)
     if _depthwise(W, groups):
-        sizes = (batch, channels, out // groups, *w.numbers)
-        _launch(run, "depthwise", y.size, x, W, b, y, *sizes)
+        sizes = (*images.shape[:2], out // groups, *w.numbers)
+        _launch(run, "depthwise_spread" if back else "depthwise", y.size, a, W, b, y, *sizes)
         return
     kernels = W.reshape(groups, out // groups, -1)
-    for images, columns, results in _blocks(run, batch, W, w, groups):
-        made = y[images]
-        _columns(run, x[images], columns, w)
-        _products(run, kernels, columns, results)
-        _exchange(run, results, b, made, out, made.shape[0], w.many)
+    for at, columns, results in _blocks(run, images.shape[0], W, w, groups):
+        if back:
+            _results(run, a[at], results, w)
+            run(stacked, _turned(kernels), results, out=columns)
+            _images_of(run, columns, b, y[at], w)
+        else:
+            _columns(run, a[at], columns, w)
+            run(stacked, kernels, columns, out=results)
+            _exchange(run, results, b, y[at], out, at.stop - at.start, w.many)
 
 
-def spread(
-    run: Run, dy: Array, W: Array, b: Array | None, dx: Array, w: Windows, groups: int
-) -> None:
-    """The adjoint by x."""
-    batch, channels, out = dx.shape[0], dx.shape[1], W.shape[0]
-    dy, W = contiguous(run, dy), contiguous(run, W)
-    b = None if b is None else contiguous(run, b)
-    if _depthwise(W, groups):
-        sizes = (batch, channels, out // groups, *w.numbers)
-        _launch(run, "depthwise_spread", dx.size, dy, W, b, dx, *sizes)
-        return
-    kernels = W.reshape(groups, out // groups, -1)
-    for images, columns, results in _blocks(run, batch, W, w, groups):
-        made = dx[images]
-        _results(run, dy[images], results, w)
-        _products(run, kernels, results, columns, turned="a")
-        _images_of(run, columns, b, made, w)
-
-
-def correlate(run: Run, x: Array, dy: Array, W: Array, dW: Array, w: Windows, groups: int) -> None:
-    """The adjoint by W."""
-    batch, channels, out = x.shape[0], x.shape[1], W.shape[0]
+def _correlate(run: Run, x: Array, dy: Array, dW: Array, w: Windows, groups: int) -> None:
+    """The adjoint by the kernels, of images x."""
+    out = dW.shape[0]
     x, dy = contiguous(run, x), contiguous(run, dy)
-    if _depthwise(W, groups):
-        sizes = (batch, channels, out // groups, *w.numbers)
+    if _depthwise(dW, groups):
+        sizes = (*x.shape[:2], out // groups, *w.numbers)
         kernel = _source("depthwise_correlate", x.dtype)
-        run(kernel, min(MOST_ROWS, W.size), THREADS, x, dy, dW, *sizes)
+        run(kernel, min(MOST_ROWS, dW.size), THREADS, x, dy, dW, *sizes)
         return
     total = dW.reshape(groups, out // groups, -1)
     part, add = total, sys.modules["cupy"].add
-    for images, columns, results in _blocks(run, batch, W, w, groups):
-        _columns(run, x[images], columns, w)
-        _results(run, dy[images], results, w)
-        if images.start:
-            part = run.empty(total.shape, W.dtype) if part is total else part
-        _products(run, results, columns, part, turned="b")
-        if images.start:
+    for at, columns, results in _blocks(run, x.shape[0], dW, w, groups):
+        _columns(run, x[at], columns, w)
+        _results(run, dy[at], results, w)
+        if at.start:
+            part = run.empty(total.shape, dW.dtype) if part is total else part
+        run(stacked, results, _turned(columns), out=part)
+        if at.start:
             run(add, total, part, total)
+
+
+def _made(
+    run: Run, shape: tuple[int, ...], a: Array, W: Array, b: Any, w: Windows, groups: int,
+    back: bool = False,
+) -> Array | None:  # fmt: skip
+    """As `_convolve`, into a new array."""
+    if not _takes(groups, w, W, a, b):
+        return None
+    y = run.new(shape, a.dtype)
+    _convolve(run, a, W, b, y, w, groups, back)
+    return y
+
+
+def _by_kernel(op: Op[...], back: bool) -> None:
+    """The derivative by W.   back: whether the images are what the op makes"""
+
+    @overrides.derivative(op, "W")
+    @calls
+    def by_kernel(
+        run: Run, dy: Array, x: Array, W: Array, stride: Any, padding: Any, dilation: Any,
+        groups: int,
+    ) -> Any:  # fmt: skip
+        images, results = (dy, x) if back else (x, dy)
+        w = windows(images.shape[2:], W.shape[2:], stride, padding, dilation)
+        if not _takes(groups, w, W, x, dy):
+            return None
+        dW = run.new(W.shape, W.dtype)
+        _correlate(run, images, results, dW, w, groups)
+        return dW
+
+    by_kernel.__name__ = f"{op.name}_W"
 
 
 def _convolution(op: Op[...]) -> None:
@@ -175,11 +188,9 @@ def _convolution(op: Op[...]) -> None:
         *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
     ) -> Any:  # fmt: skip
         w = windows(x.shape[2:], W.shape[2:], stride, padding, dilation)
-        if not _takes(groups, w, W, x, b):
-            return None
-        y = run.new((x.shape[0], W.shape[0], *w.places[4 - x.ndim :]), x.dtype)
-        convolve(run, x, W, b, y, w, groups)
-        return y, {"length": tuple(x.shape[2:])}
+        shape = (x.shape[0], W.shape[0], *w.places[4 - x.ndim :])
+        y = _made(run, shape, x, W, b, w, groups)
+        return None if y is None else (y, {"length": tuple(x.shape[2:])})
 
     @overrides.derivative(op, "x")
     @calls
@@ -188,27 +199,11 @@ def _convolution(op: Op[...]) -> None:
         groups: int,
     ) -> Any:  # fmt: skip
         w = windows(length, W.shape[2:], stride, padding, dilation)
-        if not _takes(groups, w, W, dy):
-            return None
-        dx = run.new((dy.shape[0], W.shape[1] * groups, *length), dy.dtype)
-        spread(run, dy, W, None, dx, w, groups)
-        return dx
+        shape = (dy.shape[0], W.shape[1] * groups, *length)
+        return _made(run, shape, dy, W, None, w, groups, back=True)
 
-    @overrides.derivative(op, "W")
-    @calls
-    def by_kernel(
-        run: Run, dy: Array, x: Array, W: Array, stride: Any, padding: Any, dilation: Any,
-        groups: int,
-    ) -> Any:  # fmt: skip
-        w = windows(x.shape[2:], W.shape[2:], stride, padding, dilation)
-        if not _takes(groups, w, W, x, dy):
-            return None
-        dW = run.new(W.shape, W.dtype)
-        correlate(run, x, dy, W, dW, w, groups)
-        return dW
-
-    forward.__name__ = op.name
-    by_input.__name__, by_kernel.__name__ = f"{op.name}_x", f"{op.name}_W"
+    forward.__name__, by_input.__name__ = op.name, f"{op.name}_x"
+    _by_kernel(op, back=False)
 
 
 _convolution(conv1d)
@@ -227,11 +222,8 @@ def _transpose(
     options = per_axis(stride, 2), pairs(padding, size, gaps), gaps, groups
     length = transposed_length(x.shape[2:], size, options, output_padding)
     w = windows(length, size, stride, padding, dilation)
-    if not _takes(groups, w, W, x, b):
-        return None
-    y = run.new((x.shape[0], W.shape[1] * groups, *length), x.dtype)
-    spread(run, x, W, b, y, w, groups)
-    return y
+    shape = (x.shape[0], W.shape[1] * groups, *length)
+    return _made(run, shape, x, W, b, w, groups, back=True)
 
 
 @overrides.derivative(conv_transpose2d, "x")
@@ -240,21 +232,7 @@ def _transpose_x(
     run: Run, dy: Array, W: Array, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Any:
     w = windows(dy.shape[2:], W.shape[2:], stride, padding, dilation)
-    if not _takes(groups, w, W, dy):
-        return None
-    dx = run.new((dy.shape[0], W.shape[0], *w.places), dy.dtype)
-    convolve(run, dy, W, None, dx, w, groups)
-    return dx
+    return _made(run, (dy.shape[0], W.shape[0], *w.places), dy, W, None, w, groups)
 
 
-@overrides.derivative(conv_transpose2d, "W")
-@calls
-def _transpose_W(
-    run: Run, dy: Array, x: Array, W: Array, stride: Any, padding: Any, dilation: Any, groups: int
-) -> Any:
-    w = windows(dy.shape[2:], W.shape[2:], stride, padding, dilation)
-    if not _takes(groups, w, W, x, dy):
-        return None
-    dW = run.new(W.shape, W.dtype)
-    correlate(run, dy, x, W, dW, w, groups)
-    return dW
+_by_kernel(conv_transpose2d, back=True)

@@ -18,7 +18,7 @@ from nnx.ops import affine
 from .activation import GELU, kernel_of
 from .launch import TYPES, blocks_for_rows, dtype_name
 from .product import Merged
-from .sums import column_sums, over_rows
+from .sums import channel_sums, over_rows
 from .table import Array, Run, contiguous, overrides, plain
 
 
@@ -206,5 +206,5 @@ def merged_gradients(run: Run, dy: Array, x: Array, dW: Array, db: Array) -> boo
     if not (plain(dy) and plain(x) and plain(dW) and plain(db)):
         return False
     then = Later((), run.empty)
-    column_sums(then, _rows(run, dy), db)
+    channel_sums(then, _rows(run, dy), db)
     return _merged(run, "BGRADA", (_rows(run, x).T, dy, dW), then, dW, db)

@@ -38,8 +38,8 @@ class There(Here):
 
 
 # What CUDA's runtime says (arrays, pinned memory, streams, graphs), its driver (kernels that are
-# loaded) and cuBLAS; CuPy and nvmath raise each as an error of their own.
-FULL = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED")
+# loaded) and cuBLAS (CUBLAS_STATUS_...); CuPy and nvmath raise each as an error of their own.
+FULL = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "ALLOC_FAILED")
 
 
 def no_memory(error: BaseException) -> bool:

@@ -61,16 +61,18 @@ class Way:
 
 
 class Product:
-    """out = a @ b: by CuPy, or once it is prepared by cuBLASLt in a graph.
+    """out = a @ b: by f(a, b, out=out), or once it is prepared by cuBLASLt in a graph.
 
     way   how it is done there: with the calls after it in a `Merged`, or with an epilogue in their
           place. The first call after it was prepared chooses, by what it then finds to be faster.
     """
 
     def __init__(
-        self, replay: CupyReplay, out: Array, a: Array, b: Array, merged: Merged | None = None
-    ) -> None:
-        self.replay, self.out, self.a, self.b, self.merged = replay, out, a, b, merged
+        self, replay: CupyReplay, f: Any, out: Array, a: Array, b: Array,
+        merged: Merged | None = None,
+    ) -> None:  # fmt: skip
+        self.replay, self.f, self.out, self.a, self.b = replay, f, out, a, b
+        self.merged = merged
         self.workspace: Array = None
         self.mask: Array = None
         self._then = [] if merged is None else merged.then
@@ -83,7 +85,7 @@ class Product:
 
     def __call__(self) -> None:
         if self.workspace is None:
-            self.replay.cupy.matmul(self.a, self.b, out=self.out)
+            self.f(self.a, self.b, out=self.out)
             self._calls(self._then)
         elif self._chosen:
             self.do(self.way)

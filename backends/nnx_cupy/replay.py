@@ -21,6 +21,7 @@ from .forms import FILLED, OPERATORS, TAKING_OUT, Again, arrays
 from .graph import Part, Step
 from .product import Merged, Product
 from .static import Feed, Numbers
+from .table import stacked
 
 if TYPE_CHECKING:
     from nnx.capture.log import Call
@@ -43,7 +44,7 @@ class CupyReplay:
 
     def __init__(self, backend: CupyBackend, cupy: Any) -> None:
         self.backend, self.cupy, self.current = backend, cupy, backend._on_device
-        self.products = (operator.matmul, cupy.matmul, cupy.dot)
+        self.products = (operator.matmul, cupy.matmul, cupy.dot, stacked)
         self.taking_out = {getattr(cupy, name) for name in TAKING_OUT}
         self.filled = {getattr(cupy, name): value for name, value in FILLED.items()}
         self.joining = (cupy.concatenate, cupy.concat, cupy.stack)
@@ -211,10 +212,10 @@ class CupyReplay:
         """Products are prepared for the graph: CuPy's own cannot be in one."""
         f, args, attrs = run
         if isinstance(f, Merged):
-            _, (a, b), given = f.product
-            return Product(self, given["out"], a, b, f), (), {}
+            matmul, (a, b), given = f.product
+            return Product(self, matmul, given["out"], a, b, f), (), {}
         if f in self.products and "out" in attrs and attrs["out"].dtype.kind not in "iub":
-            return Product(self, attrs["out"], *args), (), {}
+            return Product(self, f, attrs["out"], *args), (), {}
         return run
 
     def _run(self, call: Call, backend: Backend, empty: Empty) -> list[Run]:

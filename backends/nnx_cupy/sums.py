@@ -1,4 +1,7 @@
-"""Sums over rows or by channels: partial sums over chunks, then their total, in a fixed order."""
+"""Sums over rows or by channels: partial sums over chunks, then their total, in a fixed order.
+
+Arrays are taken as (n, channels, places): of a matrix the rows, the columns and 1.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,24 @@ FILLS = 512  # blocks that keep a device busy
 Grid = tuple[int, int]
 
 
-def _reduced(run: Run, y: Array, chunks: int, launch: Callable[[Array], None]) -> None:
-    """`launch(out)` writes a row of `out` for each chunk; y is the sum of the rows."""
+def grid(n: int, channels: int, places: int) -> tuple[Grid, Grid]:
+    """Blocks (channels, chunks) and threads (see columns.cuh)."""
+    wide, each, threads = (32, 128, (32, 8)) if places == 1 else (1, 2048, (THREADS, 1))
+    tiles = -(-channels // wide)
+    return (tiles, max(1, min(-(-n * places // each), FILLS // tiles))), threads
+
+
+def by_channel(
+    run: Run, y: Array, n: int, places: int, launch: Callable[[Grid, Grid, Array], None]
+) -> None:  # fmt: skip
+    """y = the sums that `launch(blocks, threads, out)` makes by `sum_channels`, over all chunks."""
+    (tiles, chunks), threads = grid(n, y.size, places)
     kind = computing(y)
     if chunks == 1 and kind == dtype_name(y.dtype):
-        launch(y)
+        launch((tiles, chunks), threads, y)
         return
     parts = run.empty((chunks, y.size), kind)
-    launch(parts)
+    launch((tiles, chunks), threads, parts)
     kernel = _source("column_totals", y.dtype)
     run(kernel, blocks_for(y.size), THREADS, parts, y, chunks, y.size)
 
@@ -33,27 +46,8 @@ def _reduced(run: Run, y: Array, chunks: int, launch: Callable[[Array], None]) -
 def over_rows(
     run: Run, y: Array, rows: int, launch: Callable[[Grid, Grid, Array], None]
 ) -> None:  # fmt: skip
-    """y = sums over the rows that `launch(blocks, threads, out)` makes by `sum_columns`."""
-    tiles = -(-y.size // 32)
-    chunks = max(1, min(-(-rows // 128), FILLS // tiles))
-    _reduced(run, y, chunks, lambda out: launch((tiles, chunks), (32, 8), out))
-
-
-def by_channel(
-    run: Run, y: Array, count: int, launch: Callable[[Grid, int, Array], None]
-) -> None:  # fmt: skip
-    """y = sums over the `count` entries of each channel, likewise."""
-    chunks = max(1, min(-(-count // 2048), FILLS // y.size))
-    _reduced(run, y, chunks, lambda out: launch((y.size, chunks), THREADS, out))
-
-
-def column_sums(run: Run, x: Array, y: Array) -> None:
-    """y = sums over the rows of a matrix."""
-    rows, columns = x.shape
-    kernel = _source("column_sums", x.dtype)
-    over_rows(
-        run, y, rows, lambda grid, block, out: run(kernel, grid, block, x, out, rows, columns)
-    )
+    """The same of a matrix."""
+    by_channel(run, y, rows, 1, launch)
 
 
 def channel_sums(run: Run, x: Array, y: Array) -> None:
@@ -61,8 +55,8 @@ def channel_sums(run: Run, x: Array, y: Array) -> None:
     n, channels = x.shape[:2]
     places, kernel = x.size // (n * channels), _source("channel_sums", x.dtype)
     by_channel(
-        run, y, n * places,
-        lambda grid, block, out: run(kernel, grid, block, x, out, n, channels, places),
+        run, y, n, places,
+        lambda blocks, threads, out: run(kernel, blocks, threads, x, out, n, channels, places),
     )  # fmt: skip
 
 
@@ -72,7 +66,7 @@ def _affine_b(run: Run, dy: Array) -> Array | None:
     if not (plain(dy) and dy.ndim):
         return None
     db = run.new(dy.shape[-1:], dy.dtype)
-    column_sums(run, dy.reshape(-1, dy.shape[-1]), db)
+    channel_sums(run, dy.reshape(-1, dy.shape[-1]), db)
     return db
 
 

@@ -42,6 +42,15 @@ def contiguous(run: Run, a: Array) -> Array:
     return made
 
 
+def stacked(a: Array, b: Array, *, out: Array) -> None:
+    """out = a @ b for each of stacks of matrices. In a graph it is one product (`Product`); CuPy's
+    own of stacks copies what is transposed, and knows no lower precision.
+    """
+    matmul = sys.modules["cupy"].matmul
+    for i in range(out.shape[0]):
+        matmul(a[i], b[i], out=out[i])
+
+
 def with_extras(op: Op[...], *names: str) -> Callable[..., Any]:
     """The portable forward, with None for the extras that a backend's own kernel keeps."""
     nothing = dict.fromkeys(names)

@@ -108,6 +108,6 @@ def overrides_of(backend: Backend) -> dict[Any, tuple[int, ...]]:
             found[kernels] = target.positions
             continue
         portable = {target.forward, *(d.kernel for d in target.derivatives)}
-        own = {kernels.forward, *(d.kernel for d in kernels.derivatives)} - portable
+        own = {kernels.forward, kernels.value, *(d.kernel for d in kernels.derivatives)} - portable
         found.update(dict.fromkeys(own, ()))
     return found

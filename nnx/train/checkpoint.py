@@ -153,7 +153,7 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     for group in groups:
         group["params"] = list(group["params"])
     check_state(trainer.model, model)
-    trainer.optimizer.load_state_dict(  # before the model: it may need memory that a device does not have
+    trainer.optimizer.load_state_dict(  # before the model: it may need memory of a device
         {"optimizer": saved["optimizer"], "param_groups": groups, "state": entries}
     )
     trainer.model.load_state_dict(model)

@@ -8,14 +8,18 @@ from fake_cupy import FakeCupy
 from launches import agree, normal
 
 import nnx
+from nnx_cupy import sums
+from nnx_cupy.launch import THREADS
 
 each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
+GROUP = ["group_norm", "group_norm_slope"]
+
+
 def layer_norm_launches(rows: int) -> list[str]:
     totals = ["column_totals"] if rows > 128 else []
-    return ["layer_norm", "layer_norm_slope", "layer_norm_scale_sums", *totals, "column_sums",
-            *totals]  # fmt: skip
+    return [*GROUP, "group_norm_scale_sums", *totals, "channel_sums", *totals]
 
 
 @each_dtype
@@ -34,7 +38,7 @@ def test_layer_norm(rows: int, columns: int, dtype: str, cupy: FakeCupy) -> None
 @each_dtype
 def test_layer_norm_over_two_axes(dtype: str, cupy: FakeCupy) -> None:
     x, gamma = normal(0, (3, 4, 5), dtype), normal(1, (4, 5), dtype)
-    launches = ["layer_norm", "layer_norm_slope", "layer_norm_scale_sums"]
+    launches = [*GROUP, "group_norm_scale_sums"]
     agree(cupy, nnx.layer_norm, x, gamma, launches=launches, tolerance=4, ndim=2)
 
 
@@ -57,8 +61,10 @@ BATCH_SLOPE = ["slope_sums", "slope_totals", "batch_norm_slope"]
 
 @each_dtype
 @pytest.mark.parametrize(
-    "shape", [(1, 1), (1, 3), (5, 33), (700, 2), (3, 4, 5), (2, 3, 40, 41), (5, 1, 31, 33)]
-)
+    "shape",
+    [(1, 1), (1, 3), (5, 33), (700, 2), (150, 70), (9, 5, 1, 1), (3, 4, 5), (2, 3, 40, 41),
+     (5, 1, 31, 33)],
+)  # fmt: skip
 def test_batch_norm(shape: tuple[int, ...], dtype: str, cupy: FakeCupy) -> None:
     x = normal(0, shape, dtype) + 3
     gamma, beta = (normal(i, shape[1:2], dtype) for i in (1, 2))
@@ -68,6 +74,12 @@ def test_batch_norm(shape: tuple[int, ...], dtype: str, cupy: FakeCupy) -> None:
     agree(cupy, nnx.batch_norm, x, launches=launches, tolerance=50, eps=0.1)
 
 
+def test_channels_that_lie_side_by_side_are_read_so() -> None:
+    """By 32 threads at 32 neighbours; else by all threads of a block along a channel."""
+    assert sums.grid(1000, 64, 1) == ((2, 8), (32, 8))
+    assert sums.grid(4, 64, 5000) == ((64, 8), (THREADS, 1))
+
+
 @each_dtype
 def test_batch_norm_of_a_large_mean_keeps_its_digits(dtype: str, cupy: FakeCupy) -> None:
     x = np.tile((np.arange(2) + 4096).astype(dtype), 2500)[None, None]
@@ -75,9 +87,6 @@ def test_batch_norm_of_a_large_mean_keeps_its_digits(dtype: str, cupy: FakeCupy)
     np.testing.assert_allclose(y.get(), np.where(np.arange(5000) % 2, 1, -1)[None, None], rtol=1e-4)
     np.testing.assert_allclose(mean.get(), [4096.5], rtol=1e-7)
     np.testing.assert_allclose(var.get(), [0.25], rtol=1e-4)
-
-
-GROUP = ["group_norm", "group_norm_slope"]
 
 
 @each_dtype
