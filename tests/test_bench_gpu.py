@@ -63,6 +63,7 @@ def quick(gpu: Any, path: Path, *more: str) -> Any:
 
 
 STEP = "64-32-10, batch 1, SGD, float32"
+STEPPING = ("cupy", "cupy replay", "cupy replay fast")
 ROWS = [
     "copy", "product, float32", "product, tf32", STEP, STEP.replace("float32", "tf32"),
     "relu 64x256", "softmax 64x256", "matmul 64x256",
@@ -110,10 +111,12 @@ def test_the_block_of_the_readme_has_the_files_figures(
     given = gpu.record.read(tmp_path / "found.json")
     shown = gpu.tables.block(given, "benchmarks/results/device-2030-01-31.json")
     step = rows[STEP]["seconds"]
-    assert cells(shown, "  ") == ["", "PyTorch", "nnx eager", "nnx replay"]
+    assert cells(shown, "  ") == [
+        "", "PyTorch", "nnx eager", "nnx replay", 'nnx replay, fuse="fast"',
+    ]  # fmt: skip
     for count, name in enumerate((STEP, STEP.replace("float32", "tf32"))):
         step, line = rows[name]["seconds"], cells(shown, "64-32-10", count)
-        for cell, column in zip(line[1:], ("torch-cuda", "cupy", "cupy replay"), strict=True):
+        for cell, column in zip(line[1:], ("torch-cuda", *STEPPING), strict=True):
             assert microseconds(cell) == pytest.approx(1e6 * median(step[column]), rel=6e-3)
             if column != "torch-cuda":
                 ratio = 1 / median(
@@ -145,7 +148,7 @@ def test_what_fails_is_told_and_the_others_go_on(
     only(gpu, monkeypatch, "product, float32", STEP)
     found = quick(gpu, tmp_path / "found.json")
     assert "CUDA" in found["errors"][STEP]["torch-cuda-graphs"]
-    assert set(found["rows"][STEP]["seconds"]) == {"torch-cuda", "cupy", "cupy replay"}
+    assert set(found["rows"][STEP]["seconds"]) == {"torch-cuda", *STEPPING}
     assert set(found["errors"]["product, float32"]) == {"torch-cuda"}
     told = (tmp_path / "found.md").read_text()
     assert f"- {STEP}, PyTorch CUDA graphs: " in told
@@ -165,7 +168,7 @@ def test_another_result_is_not_timed(
     only(gpu, monkeypatch, STEP)
     found = quick(gpu, tmp_path / "found.json")
     assert "result 1 of 5 differs from NumPy's by 0.00999" in found["errors"][STEP]["cupy replay"]
-    assert set(found["rows"][STEP]["seconds"]) == {"cupy"}
+    assert set(found["rows"][STEP]["seconds"]) == {"cupy", "cupy replay fast"}
 
 
 def dying(gpu: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, *where: str) -> None:
@@ -187,7 +190,7 @@ def test_a_worker_that_dies_is_followed_by_another(
     only(gpu, monkeypatch, STEP, "relu 64x256")
     found = quick(gpu, tmp_path / "found.json")
     assert found["errors"][STEP] == {"cupy replay": "its process ended with code -11"}
-    assert set(found["rows"][STEP]["seconds"]) == {"cupy"}
+    assert set(found["rows"][STEP]["seconds"]) == {"cupy", "cupy replay fast"}
     assert list(found["rows"]) == [STEP, "relu 64x256"]
 
 
@@ -203,7 +206,7 @@ def test_after_a_broken_device_a_new_process_goes_on(
     found = quick(gpu, tmp_path / "found.json")
     assert codes == [gpu.AGAIN, 0]
     assert found["errors"][STEP] == {"cupy": "RuntimeError: cudaErrorIllegalAddress"}
-    assert set(found["rows"][STEP]["seconds"]) == {"cupy replay"}
+    assert set(found["rows"][STEP]["seconds"]) == {"cupy replay", "cupy replay fast"}
 
 
 def test_a_part_that_fails_as_a_whole(

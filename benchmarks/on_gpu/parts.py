@@ -25,7 +25,8 @@ from .timing import Run
 
 STEPS = [case for case in cases.NETWORKS if case.trains]
 COPY, PRODUCT = "copy", "product, {}"
-OURS, EAGER, GRAPHS, HOST = ("cupy", "cupy replay"), "torch-cuda", "torch-cuda-graphs", "numpy"
+OURS, FAST = ("cupy", "cupy replay"), "cupy replay fast"  # the last with what may round otherwise
+EAGER, GRAPHS, HOST = "torch-cuda", "torch-cuda-graphs", "numpy"
 ELEMENTWISE = (
     "relu", "sigmoid", "add", "abs", "clip", "divide", "elu", "erf", "exp", "expm1", "gelu",
     "leaky_relu", "log", "log1p", "maximum", "minimum", "multiply", "negative", "pow", "silu",
@@ -171,7 +172,7 @@ def product(precision: str, told: Told) -> Row:
 
 def step(case: Case, precision: str, told: Told) -> Row:
     """A training step by nnx and PyTorch, eager and as CUDA graphs."""
-    wanted = [EAGER, GRAPHS, *OURS]
+    wanted = [EAGER, GRAPHS, *OURS, FAST]
     with rounded(precision):
         seconds = compared(case, wanted, told, _losses(case), TOLERANCE[precision])
     return {"section": "steps", "seconds": seconds, "precision": precision}
@@ -246,7 +247,8 @@ def _prepared(name: str, case: Case) -> Prepared | None:
         made: Prepared | None = importlib.import_module("nnx.bench.torch_cases").prepare(name, case)
         return made
     backend, _, form = name.partition(" ")
-    return nnx_cases.prepare(backend, form == "replay", case)
+    fuse = "fast" if form.endswith("fast") else "exact"
+    return nnx_cases.prepare(backend, form.startswith("replay"), case, fuse)
 
 
 def _check(p: Prepared, expected: list[Any], tolerance: float) -> None:

@@ -8,13 +8,13 @@ from nnx.bench.table import duration, factor, markdown
 
 from . import record
 from .goals import Goal, goals
-from .parts import COPY, EAGER, GRAPHS, HOST, OURS, PRODUCT
+from .parts import COPY, EAGER, FAST, GRAPHS, HOST, OURS, PRODUCT
 from .record import ALL, Result, Row
 
 COMMAND = "benchmarks/gpu.py"
 TITLES = {
     EAGER: "PyTorch", GRAPHS: "PyTorch CUDA graphs", OURS[0]: "nnx eager", OURS[1]: "nnx replay",
-    f"{HOST} replay": "nnx replay on the CPU",
+    FAST: "nnx replay, fuse=\"fast\"", f"{HOST} replay": "nnx replay on the CPU",
 }  # fmt: skip
 PRECISIONS = {"float32": "float32", "tf32": "TF32 in matrix products, on both sides"}
 SHOWN = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -37,13 +38,14 @@ def set_threads(n: int) -> None:
     nnx.set_num_threads(n)
 
 
-def prepare(name: str, replay: bool, case: Case) -> Prepared | None:
+def prepare(name: str, replay: bool, case: Case, fuse: str = "exact") -> Prepared | None:
     """The case on the backend of that name, which becomes the process's current one.
 
-    replay   through `nnx.capture`: the first two runs record
+    replay   through `nnx.capture` with that `fuse`: the first two runs record
     """
     made = PREPARE.get(case.kind)
-    return None if made is None else made(set_backend(name), capture if replay else _eager, case)
+    form = partial(capture, fuse=fuse) if replay else _eager
+    return None if made is None else made(set_backend(name), form, case)
 
 
 def _eager(fn: Callable[..., Any]) -> Callable[..., Any]:
