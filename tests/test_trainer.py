@@ -213,6 +213,12 @@ def test_what_is_best() -> None:
         ({"patience": 0}, "Trainer: patience=0, expected an int of at least 1"),
         ({"save_every": 1.5}, "Trainer: save_every=1.5, expected an int of at least 1"),
         ({"schedule": 0.1}, "Trainer: schedule is 0.1, expected a function, such as sche"),
+        ({"loss": "mse"}, "Trainer: loss is 'mse', expected a function, such as loss=nnx.mean_sq"),
+        ({"metrics": {"a": 1}}, "Trainer: a is 1, expected a function, such as metrics={'accuracy"),
+        (
+            {"loss": nnx.layers.MeanSquaredError},
+            r"Trainer: loss is the class MeanSquaredError, expected .*: write MeanSquaredError\(\)",
+        ),
         ({"on_step": [print, 3]}, r"Trainer: on_step\[1\] is 3, expected a function"),
         (
             {"schedule": lambda now: -float(now.step)},
@@ -229,6 +235,11 @@ def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
 def test_an_optimizer_of_another_model() -> None:
     with pytest.raises(nnx.OptionError, match="the SGD has none of the model's 4 parameters; make"):
         nnx.Trainer(network(), nnx.optim.SGD(network().parameters()))
+
+
+def test_what_is_no_optimizer() -> None:
+    with pytest.raises(nnx.OptionError, match=r"optimizer is .*SGD.*, expected one made of the"):
+        nnx.Trainer(network(), nnx.optim.SGD)  # type: ignore[arg-type]
 
 
 def test_what_is_no_loader() -> None:
