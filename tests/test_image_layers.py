@@ -260,6 +260,10 @@ REFUSED: list[tuple[Any, type[nnx.NnxError], str]] = [
      "in Conv2d(3, 2, size=3): conv2d: x has shape (1, 2, 8, 8), so 2 channels; W of shape "
      "(2, 3, 3, 3) = (out, in / groups, ...) with groups=1 expects 3, and 2 must be a multiple of "
      "groups"),
+    (lambda: L.Conv2d(3, 2, 3)(np.zeros((1, 8, 8, 3), np.float32)), nnx.ShapeError,
+     "in Conv2d(3, 2, size=3): conv2d: x has shape (1, 8, 8, 3), so 8 channels; W of shape "
+     "(2, 3, 3, 3) = (out, in / groups, ...) with groups=1 expects 3, and 2 must be a multiple of "
+     "groups; of images (N, H, W, in) give nnx.permute_dims(x, (0, 3, 1, 2))"),
     (lambda: L.Conv2d(3, 2, 3, groups=2), nnx.OptionError,
      "Conv2d(3, 2, groups=2): both numbers of channels must be multiples of groups"),
     (lambda: L.Conv2d(1, 2, 3, stride=2, padding="same"), nnx.OptionError,
