@@ -208,6 +208,8 @@ def load_backend(name: str) -> Backend:
     backend = _loaded.get(name)
     if backend is not None:
         return backend
+    if not isinstance(name, str):
+        raise BackendError(f"a backend is known by its name, such as 'numpy'; given {name!r}")
     from . import plugins
 
     with _lock:

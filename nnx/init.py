@@ -46,6 +46,21 @@ Rng: TypeAlias = "np.random.Generator | None"  # a string: numpy.random is loade
 Initializer = Callable[[tuple[int, ...], Rng], Weights]
 
 
+def drawn(initializer: Initializer, shape: tuple[int, ...]) -> Weights:
+    """What it draws from nnx's generator; OptionError where it is no initialiser."""
+    makers: tuple[Any, ...] = (normal, uniform, orthogonal, constant)
+    for maker in makers:
+        if initializer is maker:
+            name = maker.__name__
+            raise OptionError(f"init.{name} makes an initialiser; write init.{name}(...)")
+    if not callable(initializer):
+        raise OptionError(
+            f"an initialiser is {initializer!r}, expected a function of (shape, rng), such as "
+            f"nnx.init.he_normal"
+        )
+    return initializer(shape, generator())
+
+
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """(fan_in, fan_out) of a weight of that shape: (in, out), or (out, in, *kernel).
 

@@ -186,13 +186,23 @@ class Op(Generic[P]):
         strict = {n: d for n, d in names.items() if n.partition("[")[0] in smooth or "float" in d}
         if len(set(strict.values())) > 1:
             given = ", ".join(f"{name} is {dtype}" for name, dtype in strict.items())
-            (data, first), *rest = sorted(strict.items(), key=lambda item: "float" in item[1])
-            other = next(dtype for _, dtype in rest if dtype != first)
-            model = f", or the model with model.astype({first!r})" if "float" in first else ""
             raise DtypeError(
-                f"{self.name}: {given}; nothing is promoted silently. Cast the data with "
-                f"nnx.asarray({data}, {other!r}){model}"
+                f"{self.name}: {given}; nothing is promoted silently. {self._cast(strict)}"
             )
+
+    def _cast(self, given: dict[str, str]) -> str:
+        """How to make the dtypes agree. The first argument is data, as are ints and constants; what
+        the others agree in may be a model's.
+        """
+        first, dtype = next(iter(given.items()))
+        odd = [name for name, other in given.items() if other != dtype]
+        data = len(odd) < len(given) - 1 or not self.differentiable.issuperset(odd)
+        if "float" in dtype and (data or "float" not in given[odd[0]]):
+            casts = " and ".join(f"nnx.asarray({name}, {dtype!r})" for name in odd)
+            return f"Cast the data with {casts}"
+        model = f", or the model with model.astype({dtype!r})" if "float" in dtype else ""
+        wanted = next(other for other in given.values() if other != dtype)
+        return f"Cast the data with nnx.asarray({first}, {wanted!r}){model}"
 
     def _explain(
         self, error: Exception, args: tuple[Any, ...], attrs: Mapping[str, Any]

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from .backend import recording
+from .errors import OptionError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +20,11 @@ _scoped: ContextVar[np.random.Generator | None] = ContextVar("nnx_generator", de
 def seed(n: int) -> None:
     """Start the random numbers anew: the same seed gives the same weights on every backend.
 
-    Raises CaptureError in a function that `nnx.capture` records.
+    Raises OptionError unless n is an int of at least 0, and CaptureError in a function that
+    `nnx.capture` records.
     """
+    if isinstance(n, bool) or not hasattr(n, "__index__") or n < 0:
+        raise OptionError(f"seed({n!r}): expected an int of at least 0")
     recorder = recording()
     if recorder is not None:
         recorder.refuse_seeding()

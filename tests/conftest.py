@@ -65,6 +65,15 @@ def strict(tmp_path: Path) -> Iterator[str]:
         yield "strict"
 
 
+@pytest.fixture(scope="module")
+def numba_installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The entry point of numba, as the installed distribution has it."""
+    site = tmp_path_factory.mktemp("site")
+    plugin_dirs.install(site, "nnx-xp", {"numba": "nnx_numba:NumbaBackend"})
+    with plugin_dirs.fresh_process(site):
+        yield
+
+
 @pytest.fixture
 def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_cupy.FakeCupy]:
     """Stand-ins for cupy and nvmath, and the backend `cupy` on them, current."""

@@ -304,6 +304,12 @@ def test_one_op_on_two_backends_never_compares_their_dtypes(strict: str) -> None
             np.testing.assert_array_equal(nnx.to_numpy(y), [1, 0])
 
 
+@pytest.mark.parametrize("name", [None, 3, np])
+def test_a_backend_is_a_name(name: Any) -> None:
+    with pytest.raises(nnx.BackendError, match="a backend is known by its name, such as 'numpy'"):
+        nnx.set_backend(name)
+
+
 def test_there_is_one_of_each_also_after_a_copy() -> None:
     backend = nnx.get_backend()
     assert copy.deepcopy(backend) is backend and pickle.loads(pickle.dumps(backend)) is backend

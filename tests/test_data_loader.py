@@ -38,6 +38,13 @@ def test_in_order_with_and_without_the_last_batch() -> None:
     assert ids(DataLoader(rows(0), 3)) == []
 
 
+@pytest.mark.parametrize("given", [(np.ones((4, 2)), np.ones(4)), [1, 2], np.ones((4, 2))])
+def test_what_is_no_data_set(given: Any) -> None:
+    """The rows of an array of two columns would be taken for inputs and targets."""
+    with pytest.raises(OptionError, match=r"the data set is a .*, expected .*ArrayDataset\(x, t\)"):
+        DataLoader(given, 2)
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (10, 3), (9, 3), (2, 5)])

@@ -78,6 +78,7 @@ def test_nan_in_the_data() -> None:
     message = message_of(trainer(), loader)
     assert "in step 8 (epoch 1, batch 8)" in message
     assert "First not finite: the inputs of the batch (row 77), in step 8" in message
+    assert "Mend the data: np.isfinite(x) tells where" in message and "rate" not in message
 
 
 class Wrong(L.Layer):

@@ -241,6 +241,12 @@ def test_dropout(p: float, shape: list[int], seed: int) -> None:
     assert layer.eval().forward(x) is x
 
 
+def test_pools_of_ints() -> None:
+    """As images of bytes are; padding would be no int."""
+    x = np.arange(16, dtype=np.uint8).reshape(1, 1, 4, 4)
+    np.testing.assert_array_equal(L.MaxPool2d(2)(x), [[[[5, 7], [13, 15]]]])
+
+
 REFUSED: list[tuple[Any, type[nnx.NnxError], str]] = [
     (lambda: L.Conv2d(1, 2, 5)(np.zeros((1, 1, 3, 7), np.float32)), nnx.ShapeError,
      "in Conv2d(1, 2, size=5): conv2d: the window covers 5 entries of axis 2, but x of shape "
@@ -254,6 +260,10 @@ REFUSED: list[tuple[Any, type[nnx.NnxError], str]] = [
      "in Conv2d(3, 2, size=3): conv2d: x has shape (1, 2, 8, 8), so 2 channels; W of shape "
      "(2, 3, 3, 3) = (out, in / groups, ...) with groups=1 expects 3, and 2 must be a multiple of "
      "groups"),
+    (lambda: L.Conv2d(3, 2, 3)(np.zeros((1, 8, 8, 3), np.float32)), nnx.ShapeError,
+     "in Conv2d(3, 2, size=3): conv2d: x has shape (1, 8, 8, 3), so 8 channels; W of shape "
+     "(2, 3, 3, 3) = (out, in / groups, ...) with groups=1 expects 3, and 2 must be a multiple of "
+     "groups; of images (N, H, W, in) give nnx.permute_dims(x, (0, 3, 1, 2))"),
     (lambda: L.Conv2d(3, 2, 3, groups=2), nnx.OptionError,
      "Conv2d(3, 2, groups=2): both numbers of channels must be multiples of groups"),
     (lambda: L.Conv2d(1, 2, 3, stride=2, padding="same"), nnx.OptionError,
@@ -265,6 +275,11 @@ REFUSED: list[tuple[Any, type[nnx.NnxError], str]] = [
     (lambda: L.MaxPool2d(5)(np.zeros((1, 1, 3, 3), np.float32)), nnx.ShapeError,
      "in MaxPool2d(5): max_pool2d: the window covers 5 entries of axis 2, but x of shape "
      "(1, 1, 3, 3) has 3 there; pad more, or take a smaller window"),
+    (lambda: L.MaxPool2d(2, padding=1)(np.zeros((1, 1, 3, 3), np.uint8)), nnx.DtypeError,
+     "in MaxPool2d(2, padding=1): max_pool2d: x is uint8 and padded, expected floats: "
+     "nnx.asarray(x, 'float32')"),
+    (lambda: nnx.group_norm(np.zeros((2, 4, 0), np.float32), groups=2), nnx.ShapeError,
+     "group_norm: x has shape (2, 4, 0), expected (N, C, ...), all but N at least 1"),
     (lambda: L.AvgPool2d(2, padding=2)(np.zeros((1, 1, 3, 3), np.float32)), nnx.OptionError,
      "in AvgPool2d(2, padding=2): avg_pool2d: padding=2 with size=2, expected at most half the "
      "size, so that each window sees some of x"),

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+import nnx
 from nnx import init
 from nnx.errors import OptionError, ShapeError
 from nnx.random import generator, seed
@@ -82,6 +83,31 @@ def test_the_same_generator_state_gives_the_same_weights():
         np.testing.assert_array_equal(make(DENSE, rng()), make(DENSE, rng()))
         r = rng()
         assert (make(DENSE, r) != make(DENSE, r)).any()
+
+
+@pytest.mark.parametrize("n", ["a", -1, 1.5, True, None])
+def test_what_is_no_seed(n):
+    with pytest.raises(nnx.OptionError, match=r"seed\(.*\): expected an int of at least 0"):
+        seed(n)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda W: nnx.layers.Linear(2, 3, W_init=W),
+        lambda W: nnx.layers.Linear(2, 3, b_init=W),
+        lambda W: nnx.layers.Conv2d(2, 3, 3, W_init=W),
+        lambda W: nnx.layers.Embedding(2, 3, W_init=W),
+        lambda W: nnx.layers.LearnedPositions(2, 3, P_init=W),
+    ],
+)
+def test_what_is_no_initialiser(make):
+    with pytest.raises(nnx.OptionError, match="an initialiser is 'he', expected a function of"):
+        make("he")
+    with pytest.raises(nnx.OptionError, match="an initialiser is array"):
+        make(np.ones((2, 3)))
+    with pytest.raises(nnx.OptionError, match=r"init.normal makes .*; write init.normal\(...\)"):
+        make(init.normal)
 
 
 def test_without_a_generator_nnx_seed_decides():

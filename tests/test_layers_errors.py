@@ -85,6 +85,37 @@ def test_an_int_batch_says_how_to_cast() -> None:
     assert message.endswith("Cast the data with nnx.asarray(x, 'float32')")
 
 
+def test_targets_of_another_width_are_what_is_to_be_cast() -> None:
+    """Not the logits, nor the model: it may be of float32 already."""
+    message = text(lambda: nnx.softmax_cross_entropy(f32(2, 3), np.eye(3)[:2]), nnx.DtypeError)
+    assert message.endswith("silently. Cast the data with nnx.asarray(t, 'float32')")
+    layer, state = L.LSTM(3, 2), (np.zeros((1, 1, 2)), np.zeros((1, 1, 2)))
+    assert text(lambda: layer(f32(1, 4, 3), state), nnx.DtypeError).endswith(
+        "Cast the data with nnx.asarray(h, 'float32') and nnx.asarray(c, 'float32')"
+    )
+
+
+def test_what_is_no_parameter_in_the_place_of_one() -> None:
+    """`layer.W -= lr * dW` would leave a layer that learns no W."""
+    layer = L.Linear(3, 2)
+    W, dW = layer.W, np.ones((3, 2), np.float32)
+    with pytest.raises(nnx.StateError) as error:
+        layer.W -= 0.1 * dW  # type: ignore[assignment]
+    assert str(error.value) == (
+        "Linear.W is a Parameter, and a Tensor in its place would not be learned or saved; write "
+        "its values, layer.W.data = array (or layer.W.data -= lr * layer.W.grad), or assign "
+        "nnx.Parameter(array)"
+    )
+    assert "a ndarray in" in text(lambda: setattr(layer, "W", dW), nnx.StateError)
+    norm = L.BatchNorm1d(2)
+    assert "mean is a Buffer, and" in text(lambda: setattr(norm, "mean", dW), nnx.StateError)
+    before = W.numpy().copy()
+    layer.W.data -= 0.5 * dW
+    np.testing.assert_array_equal(layer.W.numpy(), before - 0.5)
+    layer.W, layer.b = nnx.Parameter(dW), None
+    assert layer.parameters() == [layer.W]
+
+
 def test_a_label_out_of_range() -> None:
     loss = L.SoftmaxCrossEntropy()
     assert text(lambda: loss.forward(f32(3, 2), np.array([0, 5, 1])), nnx.LabelError) == (
@@ -168,7 +199,13 @@ def test_linear_sizes(sizes: Any) -> None:
     assert message == f"Linear({sizes[0]!r}, {sizes[1]!r}): both sizes must be ints of at least 1"
 
 
-@pytest.mark.parametrize("given", [[L.Relu()], L.Relu, np.tanh])
+def test_sequential_of_a_class() -> None:
+    assert text(lambda: L.Sequential(L.Linear(3, 2), L.Relu), nnx.OptionError) == (
+        "Sequential: argument 1 is the class Relu, expected a layer: write Relu(...)"
+    )
+
+
+@pytest.mark.parametrize("given", [[L.Relu()], np.tanh])
 def test_sequential_takes_layers(given: Any) -> None:
     message = text(lambda: L.Sequential(L.Relu(), given), nnx.OptionError)
     assert message == (

@@ -11,16 +11,21 @@ from .compiler import FUSE, SUM, compiled
 
 
 @compiled()
+def _within(window, step, first, size, length):
+    """Where along an axis a window's entries within the image begin and end"""
+    start = first + window * step
+    return max(start, 0), min(start + size, length)
+
+
+@compiled()
 def max_pool(x, size, step, first, y):
     """y = the largest of each window, NaN if there is one"""
     for a in range(y.shape[0]):
         for h in range(y.shape[1]):
-            top = max(first[0] + h * step[0], 0)
-            bottom = min(first[0] + h * step[0] + size[0], x.shape[1])
+            top, bottom = _within(h, step[0], first[0], size[0], x.shape[1])
             for b in range(y.shape[2]):
                 for w in range(y.shape[3]):
-                    left = max(first[1] + w * step[1], 0)
-                    right = min(first[1] + w * step[1] + size[1], x.shape[3])
+                    left, right = _within(w, step[1], first[1], size[1], x.shape[3])
                     best = y[a, h, b, w]
                     seen = x[a, top, b, left]
                     for d in range(best.size):
@@ -47,12 +52,10 @@ def max_pool_slope(dy, x, size, step, first, positive, dx):
         flat[i] = zero
     for a in range(dy.shape[0]):
         for h in range(dy.shape[1]):
-            top = max(first[0] + h * step[0], 0)
-            bottom = min(first[0] + h * step[0] + size[0], x.shape[1])
+            top, bottom = _within(h, step[0], first[0], size[0], x.shape[1])
             for b in range(dy.shape[2]):
                 for w in range(dy.shape[3]):
-                    left = max(first[1] + w * step[1], 0)
-                    right = min(first[1] + w * step[1] + size[1], x.shape[3])
+                    left, right = _within(w, step[1], first[1], size[1], x.shape[3])
                     wide, given = right - left, dy[a, h, b, w]
                     _first_largest(x, a, top, bottom, b, left, right, positive, best, place)
                     for i in range(top, bottom):
@@ -90,12 +93,10 @@ def avg_pool(x, size, step, first, all_count, y):
     of = x.dtype.type
     for a in range(y.shape[0]):
         for h in range(y.shape[1]):
-            top = max(first[0] + h * step[0], 0)
-            bottom = min(first[0] + h * step[0] + size[0], x.shape[1])
+            top, bottom = _within(h, step[0], first[0], size[0], x.shape[1])
             for b in range(y.shape[2]):
                 for w in range(y.shape[3]):
-                    left = max(first[1] + w * step[1], 0)
-                    right = min(first[1] + w * step[1] + size[1], x.shape[3])
+                    left, right = _within(w, step[1], first[1], size[1], x.shape[3])
                     count = size[0] * size[1] if all_count else (bottom - top) * (right - left)
                     scale, total = of(1) / of(count), y[a, h, b, w]
                     for d in range(total.size):
@@ -118,12 +119,10 @@ def avg_pool_slope(dy, size, step, first, all_count, dx):
         flat[i] = 0
     for a in range(dy.shape[0]):
         for h in range(dy.shape[1]):
-            top = max(first[0] + h * step[0], 0)
-            bottom = min(first[0] + h * step[0] + size[0], dx.shape[1])
+            top, bottom = _within(h, step[0], first[0], size[0], dx.shape[1])
             for b in range(dy.shape[2]):
                 for w in range(dy.shape[3]):
-                    left = max(first[1] + w * step[1], 0)
-                    right = min(first[1] + w * step[1] + size[1], dx.shape[3])
+                    left, right = _within(w, step[1], first[1], size[1], dx.shape[3])
                     count = size[0] * size[1] if all_count else (bottom - top) * (right - left)
                     scale, given = of(1) / of(count), dy[a, h, b, w]
                     for i in range(top, bottom):

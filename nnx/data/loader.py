@@ -61,6 +61,11 @@ class DataLoader:
         transform: Transform | None = None,
         prefetch: bool = False,
     ) -> None:
+        if isinstance(dataset, (tuple, list)) or hasattr(dataset, "shape"):
+            raise OptionError(
+                f"DataLoader: the data set is a {type(dataset).__name__}, expected inputs and "
+                f"targets as nnx.data.ArrayDataset(x, t)"
+            )
         check_int("DataLoader", "batch_size", batch_size, 1)
         if dtype not in DTYPES:
             raise OptionError(f"DataLoader: dtype={dtype!r}, expected one of {', '.join(DTYPES)}")

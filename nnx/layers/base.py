@@ -76,6 +76,19 @@ class Layer:
             _name(error, self)
             raise
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        now = vars(self).get(name)
+        if isinstance(now, (Parameter, Buffer)) and not (
+            value is None or isinstance(value, (Parameter, Buffer))
+        ):
+            layer, kind = type(self).__name__, type(now).__name__
+            raise StateError(
+                f"{layer}.{name} is a {kind}, and a {type(value).__name__} in its place would not "
+                f"be learned or saved; write its values, layer.{name}.data = array (or "
+                f"layer.{name}.data -= lr * layer.{name}.grad), or assign nnx.{kind}(array)"
+            )
+        super().__setattr__(name, value)
+
     def children(self) -> Iterator[tuple[str, Any]]:
         """Names with the Parameters, Buffers, Layers and containers that are searched for them."""
         return ((k, v) for k, v in vars(self).items() if k != "_record")

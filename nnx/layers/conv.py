@@ -8,7 +8,6 @@ from .. import init, ops
 from ..arrays import asarray
 from ..errors import OptionError
 from ..ops._geometry import checked, checked_padding
-from ..random import generator
 from ..tensor import Parameter
 from .base import Layer
 
@@ -36,9 +35,9 @@ class _Conv(Layer):
                 f"multiples of groups"
             )
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        W = W_init((n_out, n_in // groups, *sizes), generator())
+        W = init.drawn(W_init, (n_out, n_in // groups, *sizes))
         self.W = Parameter(asarray(self._arranged(W), dtype))
-        self.b = Parameter(asarray(b_init((n_out,), generator()), dtype)) if bias else None
+        self.b = Parameter(asarray(init.drawn(b_init, (n_out,)), dtype)) if bias else None
 
     def _arranged(self, W: Any) -> Any:
         return W

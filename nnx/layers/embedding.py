@@ -14,7 +14,6 @@ from ..errors import ShapeError
 from ..ops._geometry import checked
 from ..ops._options import given_shape
 from ..ops.embedding import check_ints, check_padding
-from ..random import generator
 from ..tensor import Parameter
 from .base import Layer
 
@@ -41,7 +40,7 @@ class Embedding(Layer):
         checked("Embedding", "dim", dim, 1, 1)
         check_padding("Embedding", padding, size)
         self.padding = padding
-        W = W_init((size, dim), generator())
+        W = init.drawn(W_init, (size, dim))
         if padding is not None:
             W[padding] = 0
         self.W = Parameter(asarray(W, dtype))
@@ -69,7 +68,7 @@ class LearnedPositions(Layer):
     ) -> None:  # fmt: skip
         checked("LearnedPositions", "length", length, 1, 1)
         checked("LearnedPositions", "dim", dim, 1, 1)
-        self.P = Parameter(asarray(P_init((length, dim), generator()), dtype))
+        self.P = Parameter(asarray(init.drawn(P_init, (length, dim)), dtype))
 
     def forward(self, x: Any) -> Any:
         return x + _first_rows(self.P, x)

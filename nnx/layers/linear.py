@@ -36,8 +36,8 @@ class Linear(Layer):
     ) -> None:
         if not all(isinstance(n, Integral) and n >= 1 for n in (n_in, n_out)):
             raise OptionError(f"Linear({n_in!r}, {n_out!r}): both sizes must be ints of at least 1")
-        self.W = Parameter(asarray(W_init((n_in, n_out), generator()), dtype))
-        self.b = Parameter(asarray(b_init((n_out,), generator()), dtype)) if bias else None
+        self.W = Parameter(asarray(init.drawn(W_init, (n_in, n_out)), dtype))
+        self.b = Parameter(asarray(init.drawn(b_init, (n_out,)), dtype)) if bias else None
 
     def forward(self, x: Any) -> Any:
         return ops.affine(x, self.W, self.b)
@@ -121,6 +121,11 @@ class Sequential(Layer):
 
     def __init__(self, *layers: Layer) -> None:
         for i, layer in enumerate(layers):
+            if isinstance(layer, type):
+                raise OptionError(
+                    f"Sequential: argument {i} is the class {layer.__name__}, expected a layer: "
+                    f"write {layer.__name__}(...)"
+                )
             if not isinstance(layer, Layer):
                 raise OptionError(
                     f"Sequential: argument {i} is {type(layer).__name__}, expected a layer; write "

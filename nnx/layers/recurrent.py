@@ -10,7 +10,6 @@ from ..backend import backend_of
 from ..errors import ShapeError
 from ..ops._geometry import checked
 from ..ops._options import given_shape, one_of, probability
-from ..random import generator
 from ..tensor import Parameter
 from .base import Layer
 from .linear import Dropout
@@ -100,7 +99,7 @@ class _Cell(Layer):
         draw, width = init.uniform(low=-k, high=k), gates * n_hidden
 
         def drawn(*shape: int) -> Parameter:
-            return Parameter(asarray(draw(shape, generator()), dtype))
+            return Parameter(asarray(init.drawn(draw, shape), dtype))
 
         self.W, self.U, self.b = drawn(n_in, width), drawn(n_hidden, width), drawn(width)
         self.b_U = drawn(width) if gates == 3 else None

@@ -30,21 +30,6 @@ def conv1d(xp, x, W, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     return _with_bias(xp, y, b), {"length": tuple(x.shape[2:])}
 
 
-@conv1d.d("x")
-def _(xp, dy, W, length, stride, padding, dilation, groups):
-    return _spread(xp, dy, W, length, _options(W, stride, padding, dilation, groups))
-
-
-@conv1d.d("W")
-def _(xp, dy, x, W, stride, padding, dilation, groups):
-    return _correlated(xp, x, dy, W, _options(W, stride, padding, dilation, groups))
-
-
-@conv1d.d("b")
-def _(xp, dy):
-    return xp.sum(dy, axis=(0, 2))
-
-
 @op
 def conv2d(xp, x, W, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     """y[n, o, i, j] = b[o] + sum over c, k, l of W[o, c, k, l] x[n, c, i', j'],
@@ -56,21 +41,6 @@ def conv2d(xp, x, W, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     """
     y = _convolved(xp, x, W, _options(W, stride, padding, dilation, groups))
     return _with_bias(xp, y, b), {"length": tuple(x.shape[2:])}
-
-
-@conv2d.d("x")
-def _(xp, dy, W, length, stride, padding, dilation, groups):
-    return _spread(xp, dy, W, length, _options(W, stride, padding, dilation, groups))
-
-
-@conv2d.d("W")
-def _(xp, dy, x, W, stride, padding, dilation, groups):
-    return _correlated(xp, x, dy, W, _options(W, stride, padding, dilation, groups))
-
-
-@conv2d.d("b")
-def _(xp, dy):
-    return xp.sum(dy, axis=(0, 2, 3))
 
 
 @op
@@ -99,9 +69,28 @@ def _(xp, dy, x, W, stride, padding, dilation, groups):
     return _correlated(xp, dy, x, W, _options(W, stride, padding, dilation, groups))
 
 
-@conv_transpose2d.d("b")
-def _(xp, dy):
-    return xp.sum(dy, axis=(0, 2, 3))
+def _derivatives(op):
+    """By image and kernels, of a convolution that is not transposed."""
+
+    @op.d("x")
+    def _(xp, dy, W, length, stride, padding, dilation, groups):
+        return _spread(xp, dy, W, length, _options(W, stride, padding, dilation, groups))
+
+    @op.d("W")
+    def _(xp, dy, x, W, stride, padding, dilation, groups):
+        return _correlated(xp, x, dy, W, _options(W, stride, padding, dilation, groups))
+
+
+def _derivative_by_bias(op):
+    @op.d("b")
+    def _(xp, dy):
+        return xp.sum(dy, axis=(0, *range(2, dy.ndim)))
+
+
+_derivatives(conv1d)
+_derivatives(conv2d)
+for _op in (conv1d, conv2d, conv_transpose2d):
+    _derivative_by_bias(_op)
 
 
 def transposed_length(length, sizes, options, output_padding):
@@ -207,10 +196,12 @@ def _checked_options(op, x, W, b, n, stride, padding, dilation, groups, transpos
     grouped = W_shape[1] * groups
     if x_shape[1] != (W_shape[0] if transposed else grouped) or W_shape[0] % groups:
         expected = W_shape[0] if transposed else grouped
+        last = n == 2 and x_shape[3] == expected
+        turned = "; of images (N, H, W, in) give nnx.permute_dims(x, (0, 3, 1, 2))" if last else ""
         raise ShapeError(
             f"{op}: x has shape {x_shape}, so {x_shape[1]} channels; W of shape {W_shape} = "
             f"({names[0]}, {names[1]}, ...) with groups={groups} expects {expected}, and "
-            f"{W_shape[0]} must be a multiple of groups"
+            f"{W_shape[0]} must be a multiple of groups{turned}"
         )
     out = grouped if transposed else W_shape[0]
     if b is not None and shape_of(b) != (out,):

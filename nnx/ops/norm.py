@@ -157,7 +157,9 @@ def _(xp, dy):
 def _(backend, x, gamma=None, beta=None, groups=1, eps=1e-5):
     shape = shape_of(x)
     if len(shape) < 2 or 0 in shape[1:]:
-        raise ShapeError(f"group_norm: x has shape {shape}, expected (N, C, ...)")
+        raise ShapeError(
+            f"group_norm: x has shape {shape}, expected (N, C, ...), all but N at least 1"
+        )
     checked("group_norm", "groups", groups, 1, 1)
     if shape[1] % groups:
         raise ShapeError(

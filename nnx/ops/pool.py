@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from ..errors import OptionError, ShapeError
+from ..errors import DtypeError, OptionError, ShapeError
 from ..op import op
 from ._geometry import check_fit, checked, checked_padding, pairs, per_axis
 from ._options import shape_of
@@ -78,7 +78,7 @@ def _padded(pads):
 
 def _windows(xp, x, sizes, steps, pads, value):
     """(N, C, H', W', entries of a window)"""
-    x = pad(x, pads, value=value)
+    x = pad(x, pads, value=value) if _padded(pads) else x
     for i in range(2):
         x = windows(x, size=sizes[i], axis=2 + 2 * i, stride=steps[i])
     x = xp.permute_dims(x, (0, 1, 2, 4, 3, 5))
@@ -118,6 +118,11 @@ def _check(op):
                 f"size, so that each window sees some of x"
             )
         check_fit(op.name, shape, sizes, (1, 1), pads)
+        if _padded(pads) and "float" not in backend.dtype_name(x):
+            raise DtypeError(
+                f"{op.name}: x is {backend.dtype_name(x)} and padded, expected floats: "
+                f"nnx.asarray(x, 'float32')"
+            )
 
 
 _check(max_pool2d)

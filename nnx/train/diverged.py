@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ADVICE = "Choose a smaller learning rate (lr, --lr), or clip gradients (clip_norm, --clip-norm)"
 
+DATA = "Mend the data: np.isfinite(x) tells where"
+
 
 def explain(trainer: Trainer, train: Batches, epochs: int, loss: float, good: Checkpoint) -> str:
     """What happened; the trainer is then as it was at the last good checkpoint."""
@@ -33,9 +35,10 @@ def explain(trainer: Trainer, train: Batches, epochs: int, loss: float, good: Ch
     checkpoint.restore(trainer, good, "in memory")
     found = f"{place}, in step {step}" if place else "where cannot be told: the run is not the same"
     where = f"in {trainer.folder.checkpoint}" if trainer.folder is not None else "in memory"
+    advice = DATA if place is not None and " of the batch (row " in place else ADVICE
     return (
         f"training diverges: the loss is {loss} in step {last} (epoch {trainer.epoch + 1}, batch "
-        f"{batch}). First not finite: {found}. {ADVICE}. Model and optimizer are again those "
+        f"{batch}). First not finite: {found}. {advice}. Model and optimizer are again those "
         f"of the last checkpoint, after step {trainer.step} ({where})"
     )
 

@@ -12,6 +12,13 @@ from ..layers import Layer
 from ..optim import Optimizer
 from ..optim.schedules import Progress, Schedule
 
+EXAMPLES = {
+    "loss": "loss=nnx.mean_squared_error",
+    "schedule": "schedule=nnx.optim.schedules.cosine()",
+    "on_step": "on_step=[lambda trainer: ...]",
+    "on_epoch": "on_epoch=[lambda trainer: ...]",
+}
+METRICS = "metrics={'accuracy': nnx.metrics.accuracy}"
 DESCRIBES = ("batch_size", "shuffle", "seed", "drop_last", "dtype")
 
 
@@ -59,12 +66,22 @@ def functions(given: Mapping[str, Any]) -> None:
         if value is not None and not callable(value):
             raise OptionError(
                 f"Trainer: {name} is {value!r}, expected a function, such as "
-                f"schedule=nnx.optim.schedules.cosine(), or on_epoch=[lambda trainer: ...]"
+                f"{EXAMPLES.get(name.partition('[')[0], METRICS)}"
+            )
+        if isinstance(value, type):
+            raise OptionError(
+                f"Trainer: {name} is the class {value.__name__}, expected a function: write "
+                f"{value.__name__}()"
             )
 
 
 def trained(model: Layer, optimizer: Optimizer) -> None:
     """The optimizer has parameters of this model: else training would change another."""
+    if not isinstance(optimizer, Optimizer):
+        raise OptionError(
+            f"Trainer: the optimizer is {optimizer!r}, expected one made of the model's "
+            f"parameters: nnx.optim.Adam(model.parameters())"
+        )
     ours = set(model.parameters())
     if not any(p in ours for group in optimizer.param_groups for p in group["params"]):
         raise OptionError(
