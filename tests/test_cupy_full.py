@@ -199,6 +199,33 @@ def test_a_replay(
     alike(run.state(), state)
 
 
+def test_gradients_that_add_up(cupy: FakeCupy, full: Full) -> None:
+    """All of a second batch are added, or none."""
+    net = model()
+    hold = optim.SGD(net.parameters(), lr=0.1)  # lays them side by side
+
+    def gradients() -> list[Any]:
+        return [host(p.grad) for p in net.parameters()]
+
+    def step(x: Any, t: Any) -> None:
+        nnx.softmax_cross_entropy(net(nnx.Tensor(nnx.asarray(x))), nnx.asarray(t)).backward()
+
+    first, second = batches(2)
+    step(*first)
+    alone = gradients()
+    hold.zero_grad()
+    step(*second)
+    before = gradients()
+
+    def after() -> None:
+        for a, b in zip(gradients(), before, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    assert until_done(full, lambda: step(*first), after) > 10
+    for a, b, c in zip(gradients(), before, alone, strict=True):
+        np.testing.assert_allclose(a, b + c, rtol=1e-5, atol=1e-6)
+
+
 def elsewhere(net: L.Layer) -> list[str]:
     return [x.backend.name for x in (*net.parameters(), *net.buffers())]
 
