@@ -38,6 +38,7 @@ class Full:
             (fake_device.Event, "__init__", runtime),
             (fake_device.Graph, "__init__", runtime),
             (fake_device.Graph, "upload", runtime),
+            (fake_device.Graph, "launch", runtime),
             (raw_module.RawModule, "get_function", driver),
             (CublasLt, "create", blas),
             (CublasLt, "_make", blas),

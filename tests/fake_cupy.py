@@ -258,6 +258,8 @@ class Ufunc:
         self.__name__ = f"cupy_{f.__name__}"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if len(args) > self.nin:
+            args, kwargs["out"] = args[: self.nin], args[self.nin]
         return self._fake.compute(self._f, args, kwargs)
 
 

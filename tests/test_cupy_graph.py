@@ -21,6 +21,7 @@ from nnx import optim
 from nnx.backend import load_backend
 from nnx.capture import capture
 from nnx.op import op
+from nnx_cupy import conv
 
 
 @pytest.fixture
@@ -62,7 +63,12 @@ def test_products_of_ints_are_cupys(cupy: FakeCupy, lt: CublasLt) -> None:
     assert lt.products == 0
 
 
-def test_groups_of_a_convolution_are_one_product(cupy: FakeCupy, lt: CublasLt) -> None:
+@pytest.mark.parametrize(("scratch", "blocks"), [(conv.SCRATCH, 1), (1, 2)])
+def test_groups_of_a_convolution_are_one_product(
+    scratch: int, blocks: int, cupy: FakeCupy, lt: CublasLt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each block of images."""
+    monkeypatch.setattr(conv, "SCRATCH", scratch)
     net = L.Sequential(L.Conv2d(6, 9, 3, groups=3), L.Conv2d(9, 6, 2, groups=3))
 
     def step(x: Any) -> Any:
@@ -81,7 +87,7 @@ def test_groups_of_a_convolution_are_one_product(cupy: FakeCupy, lt: CublasLt) -
             np.testing.assert_allclose(host(a), b, rtol=1e-5, atol=1e-6)
         cupy.on.synchronize()
         if i > 1:  # two forward, two by kernels, one by an input
-            assert lt.products == before + 5
+            assert lt.products == before + 5 * blocks
 
 
 def test_a_plan_that_goes_frees_its_graph_and_its_memory(cupy: FakeCupy, lt: CublasLt) -> None:

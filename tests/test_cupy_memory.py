@@ -47,7 +47,7 @@ def test_the_error_says_what_was_asked_and_what_is_held(cupy: FakeCupy) -> None:
     assert isinstance(caught.value, MemoryError) and isinstance(caught.value, nnx.BackendError)
     assert text.startswith("device 0 has no memory left: Out of memory allocating 10,240,000 bytes")
     assert "Arrays hold 9,600,000 bytes of CuPy's pool, which keeps 0 more; " in text
-    assert " of the device's 16,777,216 are free" in text
+    assert " of the device's 16,777,216 are free, 0 are held by graphs of plans" in text
     assert "nnx.get_backend().free_memory()" in text
 
 

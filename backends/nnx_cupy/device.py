@@ -52,10 +52,12 @@ def memory_error(cupy: Any, number: int, error: BaseException) -> DeviceMemoryEr
     pool = cupy.get_default_memory_pool()
     free, everything = cupy.cuda.runtime.memGetInfo()
     used, kept = pool.used_bytes(), pool.free_bytes()
+    rest = max(0, everything - free - used - kept)
     said = str(error).rstrip(".")
     return DeviceMemoryError(
         f"device {number} has no memory left: {said}. Arrays hold {used:,} bytes of CuPy's pool, "
-        f"which keeps {kept:,} more; {free:,} of the device's {everything:,} are free. "
+        f"which keeps {kept:,} more; {free:,} of the device's {everything:,} are free, {rest:,} "
+        f"are held by graphs of plans, kernels and other processes. "
         f"nnx.get_backend().free_memory() gives back what the pool keeps; smaller batches need "
         f"less, and so do fewer plans of captured functions (max_plans) and nnx.no_grad() where no "
         f"gradient is wanted"

@@ -7,11 +7,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from nnx.backward import accumulate
+from nnx.calls import calls
 from nnx.ops.index import getitem_adjoint
 from nnx.ops.special import erf
 
 from .launch import dtype_name
-from .table import overrides
+from .table import Array, Run, overrides
 
 
 @overrides.forward(getitem_adjoint)
@@ -26,3 +28,11 @@ def _getitem_adjoint(xp: Any, x: Any, *, index: Any, shape: tuple[int, ...]) -> 
 def _erf(xp: Any, x: Any) -> Any:
     y = import_module("cupyx.scipy.special").erf(x)
     return xp.astype(y, x.dtype)  # erf makes float64 of float16
+
+
+@overrides.update(accumulate)
+@calls
+def _accumulate(run: Run, total: Array, g: Array) -> bool:
+    """In place: memory cannot run out when some gradients are added to and others not yet."""
+    run(import_module("cupy").add, total, g, out=total)
+    return True

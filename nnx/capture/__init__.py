@@ -63,6 +63,11 @@ def capture(
     `@nnx.capture` may decorate a method: each instance has plans of its own. A copy of a
     captured function begins without plans.
 
+    A call that finds no memory (MemoryError, on a device DeviceMemoryError) while it is recorded or
+    planned has done nothing: parameters, the optimizer's state and steps, gradients, statistics and
+    the generator are as before it, and nothing of the plan stays. Free memory and call again. What
+    is written in such a call is therefore copied to the host first.
+
     One call runs at a time: threads wait for each other. Raises CaptureError on a backend that
     has no replay, and whatever the function's checks of its arguments raise (LabelError).
     """

@@ -112,7 +112,8 @@ class Optimizer:
 
         Parameters that lie side by side (`nnx.flat`) are updated by one call. State follows a
         parameter that has moved to another backend or dtype. Raises MixedBackendsError, ShapeError
-        or DtypeError, before anything is changed, if a gradient does not fit its parameter.
+        or DtypeError, before anything is changed, if a gradient does not fit its parameter. A call
+        of a kernel for which there is no memory changes and counts nothing; those before it stay.
         """
         backend = get_backend()
         for due in [self._due(i) for i in range(len(self.param_groups))]:
