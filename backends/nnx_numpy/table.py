@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nnx.lanes import Lane, Lanes, parts, splits
 from nnx.override import Overrides
 from nnx.threads import SMALL, alone, counted, together
 
@@ -145,3 +146,27 @@ def product_alone(a: Array, b: Array, out: Array) -> None:
 def product_together(a: Array, b: Array, out: Array) -> None:
     with counted():
         matmul(a, b, out)
+
+
+_ON_ONE_THREAD = {product_alone: np.matmul, product_together: np.matmul}
+
+
+def on_lanes(
+    run: Run, work: Callable[[Run, slice], object], count: int, flops: int, least: int = 1
+) -> None:
+    """`work(run, part)` for parts of so many things, in lanes if that is worth it.
+
+    least   of a lane
+    """
+    if isinstance(run, Lane) or not splits(count, flops, least):
+        work(run, slice(0, count))
+    else:
+        in_lanes(run, work, parts(count, flops, least))
+
+
+def in_lanes(run: Run, work: Callable[[Run, slice], object], shares: list[slice]) -> None:
+    """`work(run, part)` for each part at the same time, products on one thread: see `nnx.lanes`."""
+    lanes = [Lane(run.empty, _ON_ONE_THREAD) for _ in shares]
+    for lane, share in zip(lanes, shares, strict=True):
+        work(lane, share)
+    run(Lanes([lane.runs for lane in lanes]))
