@@ -7,9 +7,11 @@ the lanes are follows from shapes and the set limit, and with it the last bits o
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from .calls import Later, Run
@@ -68,53 +70,74 @@ def flat(runs: Iterable[Run]) -> Iterator[Run]:
 def at_once(*jobs: Callable[[], object]) -> None:
     """Call all at the same time, the first on this thread; products run on one thread each.
 
-    The threads have ended when it returns or raises: the first job's error that there is.
+    All have ended when it returns or raises: the first job's error that there is.
     """
-    counts, others = alone(), list[_Job]()
+    counts, busy = alone(), list[_Worker]()
     try:
         try:
-            others += map(_Job, jobs[1:])
+            for job in jobs[1:]:
+                worker = _idle.pop() if _idle else _Worker()
+                worker.begin(job)
+                busy.append(worker)
             jobs[0]()
         finally:
-            for other in others:
-                other.wait()
+            errors = _ended(busy)
     finally:
         together(counts)
-    for other in others:
-        if other.error is not None:
-            raise other.error
+    for error in errors:
+        raise error
 
 
-class _Job:
-    """One call on a thread of its own, under the `with` blocks of the thread that made it."""
+class _Worker:
+    """A thread that waits for one job after the other, of one caller at a time."""
 
-    def __init__(self, job: Callable[[], object]) -> None:
+    def __init__(self) -> None:
+        self._ready = threading.Lock()
+        self._ready.acquire()
+        threading.Thread(target=self._serve, name="nnx-lane", daemon=True).start()
+
+    def begin(self, job: Callable[[], object]) -> None:
+        """Call it, under the `with` blocks of this thread."""
         self.error: BaseException | None = None
-        self._job, self._running = job, threading.Lock()
-        self._running.acquire()
-        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), daemon=True)
-        self._thread.start()
+        self.running = threading.Lock()
+        self.running.acquire()
+        self._job: Any = partial(copy_context().run, job)
+        self._ready.release()
 
-    def _run(self) -> None:
+    def _serve(self) -> None:
+        while True:
+            self._ready.acquire()
+            self._call()
+            self.running.release()
+
+    def _call(self) -> None:
+        job, self._job = self._job, None  # whose arrays an idle thread must not keep
         try:
-            self._job()
+            job()
         except BaseException as error:
             self.error = error
-        finally:
-            self._running.release()
 
-    def wait(self) -> None:
-        """Until the thread has ended, after Ctrl-C too: it writes to arrays of the caller."""
-        interrupt: KeyboardInterrupt | None = None
-        while self._running.locked():
+
+_idle: list[_Worker] = []  # of whoever holds the lock of `alone`
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)  # their threads are not in the new process
+
+
+def _ended(busy: list[_Worker]) -> list[BaseException]:
+    """Wait for these, after Ctrl-C too: they write to arrays of the caller. Gives their errors."""
+    errors: list[BaseException] = []
+    for worker in busy:
+        while worker.running.locked():
             try:
-                with self._running:
-                    break
+                with worker.running:
+                    pass
             except KeyboardInterrupt as error:
-                interrupt = error
-        self._thread.join()
-        if interrupt is not None:
-            raise interrupt
+                errors.append(error)
+        if worker.error is not None:
+            errors.append(worker.error)
+            worker.error = None
+        _idle.append(worker)
+    return errors
 
 
 def _caller(runs: list[Run]) -> Callable[[], None]:

@@ -6,7 +6,9 @@ import _thread
 import os
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from threadpoolctl import threadpool_info
 
 import nnx
 import nnx_numpy.patches as patches
+import nnx_numpy.recurrent as recurrent
+import nnx_numpy.table as table
 from nnx import lanes, ops, threads
 from nnx.capture import capture
 
@@ -35,14 +39,19 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Small kernels use threads too; no thread is left."""
+    """Small kernels use threads too; afterwards none works, and nobody holds the count."""
     monkeypatch.setattr(lanes, "SMALL", 0)
-    before, running = nnx.get_num_threads(), threading.active_count()
+    monkeypatch.setattr(recurrent, "CALL", 1)
+    before = nnx.get_num_threads()
     yield
-    assert threading.active_count() == running
+    assert len(lanes._idle) == len(workers())
     assert threads._lock.acquire(blocking=False)
     threads._lock.release()
     nnx.set_num_threads(before)
+
+
+def workers() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name == "nnx-lane"]
 
 
 @pytest.fixture
@@ -312,17 +321,62 @@ def test_two_users_threads_get_what_each_gets_alone() -> None:
     assert nnx.get_num_threads() == 2
 
 
+def test_threads_are_used_again_and_keep_nothing() -> None:
+    array = np.zeros(3)
+    held = weakref.ref(array)
+    lanes.at_once(*[partial(np.add, array, 1)] * 3)
+    before = workers()
+    for _ in range(20):
+        lanes.at_once(*[partial(np.add, array, 1)] * 3)
+    assert workers() == before and len(before) >= 2
+    del array
+    assert held() is None
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_forked_process_has_threads_of_its_own() -> None:
+@pytest.mark.filterwarnings("ignore:.*fork")
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["idle", "while a thread computes"])
+def test_a_forked_process_has_threads_of_its_own(elsewhere: bool) -> None:
     nnx.set_num_threads(2)
     f, draw = lstm_step(np.random.default_rng(2))
     x = draw()
     expected = f(x)[0].data
+    begun, go = threading.Event(), threading.Event()
+    other = threading.Thread(target=lanes.at_once, args=(begun.set, partial(go.wait, 30)))
+    if elsewhere:
+        other.start()
+        begun.wait()
     pid = os.fork()
     if pid == 0:
         ok = False
         try:
+            nnx.set_num_threads(2)
             ok = np.array_equal(f(x)[0].data, expected)
         finally:
             os._exit(0 if ok else 1)
+    go.set()
     assert os.waitpid(pid, 0)[1] == 0
+    if elsewhere:
+        other.join()
+
+
+@examples
+@given(
+    lead=st.lists(st.integers(1, 3), max_size=1), m=st.integers(0, 70), k=st.integers(1, 9),
+    n=st.integers(0, 70), vector=st.integers(0, 2), turned=st.booleans(), count=st.integers(1, 5),
+)  # fmt: skip
+def test_products_in_parts(
+    lead: list[int], m: int, k: int, n: int, vector: int, turned: bool, count: int
+) -> None:
+    """Stacks, a row times a matrix, a matrix times a column; whole numbers, so that all is exact"""
+    rng = np.random.default_rng(m + n)
+    a: Floats = rng.integers(-9, 9, (*lead, m, k)).astype("f4")
+    b: Floats = rng.integers(-9, 9, (*lead, n, k) if turned else (*lead, k, n)).astype("f4")
+    b = np.swapaxes(b, -1, -2) if turned else b
+    if not lead and vector:
+        a, b = (np.ones(k, "f4"), b) if vector == 1 else (a, np.ones(k, "f4"))
+    expected = np.matmul(a, b)
+    out = np.full(expected.shape, np.nan, "f4")
+    nnx.set_num_threads(count)
+    table.product_together(a, b, out)
+    np.testing.assert_array_equal(out, expected)

@@ -40,15 +40,15 @@ def _programs(runs: list[Run], roots: Varying, varying: list[Array]) -> list[Run
     """These calls, with programs in place of those that can be."""
     made, part = list[Run](), list[Instruction]()
     for run in runs:
-        lanes = isinstance(run[0], Lanes)
-        found = None if lanes else translated(run)
+        f = run[0]
+        found = None if isinstance(f, Lanes) else translated(run)
         if found is not None:
             part += found
             continue
         made += _program(part, roots, varying)
         part = []
-        if lanes:
-            run = Lanes([_programs(lane, roots, varying) for lane in run[0].lanes]), (), {}
+        if isinstance(f, Lanes):
+            run = Lanes([_programs(lane, roots, varying) for lane in f.lanes]), (), {}
         made.append(run)
     return [*made, *_program(part, roots, varying)]
 

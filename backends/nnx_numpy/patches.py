@@ -110,9 +110,7 @@ def blocks(g: Geometry, channels: int, region: Block, batch: int) -> Iterator[Bl
             yield Block(top, bottom, left, right)
 
 
-def in_regions(
-    run: Run, whole: Block, flops: int, work: Callable[[Run, Block], object]
-) -> None:
+def in_regions(run: Run, whole: Block, flops: int, work: Callable[[Run, Block], object]) -> None:
     """`work(run, region)` for regions that lie side by side, in lanes if that is worth it: of some
     rows each, of a line of some columns.
     """

@@ -9,7 +9,7 @@ import numpy as np
 from nnx.calls import calls
 from nnx.ops import lstm
 
-from .table import FLOATS, dot_for, matmul_for, on_lanes, overrides
+from .table import FLOATS, Array, Run, dot_for, matmul_for, on_lanes, overrides
 
 
 def _steps(count, backward):
@@ -17,10 +17,11 @@ def _steps(count, backward):
 
 
 LEAST = 8  # rows of a product that is worth being made by columns
+CALL = 1 << 14  # entries of a call that is worth a lane: threads wait for each other's calls
 UNPACKED = 1_000_000  # m n k, up to which OpenBLAS multiplies without copying the factors first
 
 
-def by_columns(run, U, rows):
+def by_columns(run: Run, U: Array, rows: int) -> Array:
     """U (k, n) as (parts, k, columns), for x U with so many rows of x, step after step.
 
     A few columns of U at a time are almost twice as fast.
@@ -30,7 +31,7 @@ def by_columns(run, U, rows):
     width = next(fits, n)
     if width == n and U.flags.c_contiguous:
         return U[None]
-    parts = run.empty((n // width, k, width), U.dtype)
+    parts: Array = run.empty((n // width, k, width), U.dtype)
     run(np.copyto, parts, U.reshape(k, -1, width).transpose(1, 0, 2))
     return parts
 
@@ -114,17 +115,26 @@ def _slope(run, rows, n, dtype):
     return slope_of
 
 
-def flops(x, n):
+def _least(x):
+    """Sequences for a lane; x is of all gates."""
+    return max(LEAST, -(-CALL // x.shape[2]))
+
+
+def flops(x: Array, n: int) -> int:
     """Of all steps' products with U."""
     return 2 * x.size * n
 
 
-def outer(run, before, dx, dU):
+def outer(run: Run, before: Array, dx: Array, dU: Array) -> None:
     """dU = the sum of before^T dx, of all steps at once"""
     left, right = before.reshape(-1, len(dU)).T, dx.reshape(-1, dU.shape[1])
     total = flops(dx, len(dU))
     product = matmul_for(total)
-    on_lanes(run, lambda run, s: run(product, left, right[:, s], dU[:, s]), dU.shape[1], total)
+
+    def columns(run: Run, s: slice) -> None:
+        run(product, left, right[:, s], dU[:, s])
+
+    on_lanes(run, columns, dU.shape[1], total)
 
 
 @overrides.forward(lstm)
@@ -149,7 +159,7 @@ def _lstm(run, x, U, h, c, lengths=None, *, reverse=False):
             h_s = y[t, s]
         run(np.copyto, last[s], h_s)
 
-    on_lanes(run, sequences, rows, flops(gates, n), LEAST)
+    on_lanes(run, sequences, rows, flops(gates, n), _least(gates))
     return (y, last, end), {"before": before, "cells": cells, "gates": gates}
 
 
@@ -173,6 +183,6 @@ def _lstm_slopes(run, dy, U, before, cells, gates, lengths, reverse):
             _product(run, dx[t, s], columns, dh[s])
             after = cells[t, s]
 
-    on_lanes(run, sequences, rows, flops(gates, n), LEAST)
+    on_lanes(run, sequences, rows, flops(gates, n), _least(gates))
     outer(run, before, dx, dU)
     return dx, dU, dh, dc

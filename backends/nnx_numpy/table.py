@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from nnx.lanes import Lane, Lanes, parts, splits
+from nnx.lanes import Lane, Lanes, at_once, parts, splits
 from nnx.override import Overrides
-from nnx.threads import SMALL, alone, counted, together
+from nnx.threads import SMALL, alone, get_num_threads, together
 
 Array = np.ndarray[Any, Any]
 Run = Any  # what kernels call through: see nnx.override.Calls
@@ -143,9 +144,26 @@ def product_alone(a: Array, b: Array, out: Array) -> None:
         together(counts)
 
 
+CUT = 16  # rows or columns, of which the BLAS's inner loops take some at a time
+
+
 def product_together(a: Array, b: Array, out: Array) -> None:
-    with counted():
-        matmul(a, b, out)
+    """On all threads, each with a part of the rows or of the columns. The BLAS's own threads would
+    wait for each other in the middle, and keep a core for 30 ms after the end.
+    """
+    n = get_num_threads()
+    by_rows = b.ndim == 1 or (a.ndim > 1 and out.shape[-2] > out.shape[-1])
+    axis = -2 if by_rows and b.ndim > 1 else -1
+    size = out.shape[axis]
+    cuts = [*[size * i // n // CUT * CUT for i in range(n)], size]
+    jobs = []
+    for part in itertools.starmap(slice, itertools.pairwise(cuts)):
+        some = (..., part, slice(None))
+        factors = (a[some], b) if by_rows else (a, b[..., part])
+        jobs.append(
+            functools.partial(matmul, *factors, out[some] if axis == -2 else out[..., part])
+        )
+    at_once(*jobs)
 
 
 _ON_ONE_THREAD = {product_alone: np.matmul, product_together: np.matmul}

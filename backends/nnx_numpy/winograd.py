@@ -144,7 +144,8 @@ def _sums(
 ) -> Array:
     """The sums of (A dy) (B' x) in a region, of that shape."""
     outer, batch, todo = shape[2], x.shape[3], _todo(g, x.shape[1], region, x.shape[3])
-    total, part = run.empty(shape, x.dtype), run.empty(shape, x.dtype)
+    total: Array = run.empty(shape, x.dtype)
+    part = run.empty(shape, x.dtype)
     sizes = [block.rows * ((block.wide + 1) // 2) * 4 * dy.shape[1] * batch for block in todo]
     into, space = total, reused(run, x.dtype, max(sizes))
     for block, seen in zip(todo, _seen(run, x, g, todo), strict=True):
