@@ -50,7 +50,7 @@ def _lstm(
     (count, rows, _), n = x.shape, h.shape[1]
     y, last, end = (run.new(s, x.dtype) for s in ((count, rows, n), h.shape, h.shape))
     before, cells, gates = (run.new(s, x.dtype) for s in (y.shape, y.shape, x.shape))
-    columns, size = by_columns(run, U, rows), blas.size()
+    columns, size = _contiguous(run, by_columns(run, U, rows, count)), blas.size()
     arrays = size, x, columns, h, c, y, last, end, before, cells, gates, reverse
     in_lanes(run, lambda run, s: run(steps.lstm, *arrays, s.start, s.stop), _lanes(x, n))
     return (y, last, end), {"before": before, "cells": cells, "gates": gates}
@@ -68,8 +68,8 @@ def _lstm_slopes(
     dh, dc = (run.new(before.shape[1:], gates.dtype) for _ in range(2))
     run(np.copyto, dh, dy[1])
     run(np.copyto, dc, dy[2])
-    columns, size = by_columns(run, U.T, gates.shape[1]), blas.size()
-    arrays = size, _contiguous(run, dy[0]), columns, dh, dc, cells, gates, dx, reverse
+    columns = _contiguous(run, by_columns(run, U.T, gates.shape[1], len(gates)))
+    arrays = blas.size(), _contiguous(run, dy[0]), columns, dh, dc, cells, gates, dx, reverse
     lanes = _lanes(gates, len(U))
     in_lanes(run, lambda run, s: run(steps.lstm_slopes, *arrays, s.start, s.stop), lanes)
     outer(run, before, dx, dU)

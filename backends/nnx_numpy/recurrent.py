@@ -9,7 +9,7 @@ import numpy as np
 from nnx.calls import calls
 from nnx.ops import lstm
 
-from .table import FLOATS, Array, Run, dot_for, matmul_for, on_lanes, overrides
+from .table import FLOATS, Array, Run, at_a_time, dot_for, matmul_for, on_lanes, overrides
 
 
 def _steps(count, backward):
@@ -18,18 +18,17 @@ def _steps(count, backward):
 
 LEAST = 8  # rows of a product that is worth being made by columns
 CALL = 1 << 14  # entries of a call that is worth a lane: threads wait for each other's calls
-UNPACKED = 1_000_000  # m n k, up to which OpenBLAS multiplies without copying the factors first
 
 
-def by_columns(run: Run, U: Array, rows: int) -> Array:
-    """U (k, n) as (parts, k, columns), for x U with so many rows of x, step after step.
+def by_columns(run: Run, U: Array, rows: int, steps: int) -> Array:
+    """U (k, n) as (parts, k, columns), for x U with so many rows of x, so many times.
 
     A few columns of U at a time are almost twice as fast.
     """
-    (k, n), few = U.shape, [64, 32, 16]
-    fits = (w for w in few if rows >= LEAST and n % w == 0 and rows * k * w <= UNPACKED)
-    width = next(fits, n)
-    if width == n and U.flags.c_contiguous:
+    k, n = U.shape
+    often = rows >= LEAST and steps >= 4
+    width = at_a_time(rows, k, n) if often else n
+    if width == n and not (often and U.flags.f_contiguous):
         return U[None]
     parts: Array = run.empty((n // width, k, width), U.dtype)
     run(np.copyto, parts, U.reshape(k, -1, width).transpose(1, 0, 2))
@@ -146,7 +145,7 @@ def _lstm(run, x, U, h, c, lengths=None, *, reverse=False):
     y, last, end = (run.new(s, dtype) for s in ((steps, rows, n), (rows, n), (rows, n)))
     before, cells = run.new((steps, rows, n), dtype), run.new((steps, rows, n), dtype)
     gates, order = run.new(x.shape, dtype), _steps(steps, reverse)
-    columns = by_columns(run, U, rows)
+    columns = by_columns(run, U, rows, steps)
 
     def sequences(run, s):
         cell, h_s = _cell(run, s.stop - s.start, n, dtype), h[s]
@@ -171,7 +170,7 @@ def _lstm_slopes(run, dy, U, before, cells, gates, lengths, reverse):
         return None
     dx, dU = run.new(gates.shape, dtype), run.new((n, 4 * n), dtype)
     dh, dc = run.new((rows, n), dtype), run.new((rows, n), dtype)
-    columns = by_columns(run, U.T, rows)
+    columns = by_columns(run, U.T, rows, steps)
 
     def sequences(run, s):
         slope, after = _slope(run, s.stop - s.start, n, dtype), None

@@ -12,7 +12,7 @@ import numpy as np
 
 from nnx.lanes import Lane, Lanes, at_once, parts, splits
 from nnx.override import Overrides
-from nnx.threads import SMALL, alone, get_num_threads, together
+from nnx.threads import SMALL, alone, get_num_threads, numpys_own, together
 
 Array = np.ndarray[Any, Any]
 Run = Any  # what kernels call through: see nnx.override.Calls
@@ -134,6 +134,47 @@ def dot_for(flops: int, least: int = UNTHREADED) -> Callable[[Array, Array, Arra
 def matmul_for(flops: int, least: int = UNTHREADED) -> Callable[[Array, Array, Array], Any]:
     """As `dot_for`, for stacks of matrices.   flops: of one product"""
     return np.matmul if flops < least else dot_for(flops)
+
+
+UNPACKED = 1_000_000  # m n k, up to which some BLAS multiply without copying the factors first
+
+
+@functools.cache
+def _copies_nothing() -> bool:
+    """Whether this BLAS has such loops: OpenBLAS for processors with AVX-512."""
+    kinds = {getattr(x, "architecture", "").lower() for x in numpys_own()}
+    return bool(kinds & {"skylakex", "cooperlake", "sapphirerapids"})
+
+
+def at_a_time(m: int, k: int, n: int) -> int:
+    """How many of n columns to multiply at a time, (m, k) by (k, n); n where all are as fast."""
+    few = (w for w in (n, 64, 32, 16) if n % w == 0 and m * k * w <= UNPACKED)
+    return next(few, n) if _copies_nothing() else n
+
+
+def in_pieces(run: Run, a: Array, b: Array, out: Array) -> None:
+    """out = a b, stacks of matrices, by some rows or columns at a time."""
+    (m, k), n = a.shape[-2:], b.shape[-1]
+    if m > n:
+        w = at_a_time(n, k, m)
+        if w < m:
+            a, b, out = _rows(a, w), b[..., None, :, :], _rows(out, w)
+            m = w
+    else:
+        w = at_a_time(m, k, n)
+        if w < n:
+            a, b, out = a[..., None, :, :], _columns(b, w), _columns(out, w)
+            n = w
+    run(matmul_for(2 * m * k * n), a, b, out)
+
+
+def _rows(x: Array, w: int) -> Array:
+    """(..., m, n) as (..., m / w, w, n): a view, as one axis is split"""
+    return x.reshape(*x.shape[:-2], -1, w, x.shape[-1])
+
+
+def _columns(x: Array, w: int) -> Array:
+    return np.swapaxes(x.reshape(*x.shape[:-1], -1, w), -2, -3)
 
 
 def product_alone(a: Array, b: Array, out: Array) -> None:

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .patches import Block, Geometry, added, blocks, columns, in_regions, shifted_copies
-from .table import Array, Run, matmul_for, reused
+from .table import Array, Run, at_a_time, in_pieces, reused
 
 CHANNELS = 16  # of a group, in and out: with fewer, sums cost more than products
 
@@ -101,7 +101,7 @@ def convolve(run: Run, x: Array, W: Array, b: Array | None, g: Geometry, y: Arra
         products, sums = reused(run, x.dtype, 4 * size), reused(run, x.dtype, size)
         for block, seen in zip(todo, _seen(run, x, g, todo), strict=True):
             product = products((4 * g.groups, block.rows, outer, seen.shape[-1]))
-            run(matmul_for(2 * W[0].size * seen.shape[-1]), W, seen, product)
+            in_pieces(run, W, seen, product)
             shape = (g.groups, block.rows, outer, seen.shape[-1] // batch, batch)
             m, total = product.reshape(4, *shape), sums(shape)
             part, even, odd = _pairs(y, g.groups, block)
@@ -143,11 +143,11 @@ def _sums(
     run: Run, x: Array, dy: Array, g: Geometry, region: Block, shape: tuple[int, ...]
 ) -> Array:
     """The sums of (A dy) (B' x) in a region, of that shape."""
-    outer, batch, todo = shape[2], x.shape[3], _todo(g, x.shape[1], region, x.shape[3])
+    (_, high, outer), batch, todo = shape, x.shape[3], _todo(g, x.shape[1], region, x.shape[3])
     total: Array = run.empty(shape, x.dtype)
-    part = run.empty(shape, x.dtype)
-    sizes = [block.rows * ((block.wide + 1) // 2) * 4 * dy.shape[1] * batch for block in todo]
-    into, space = total, reused(run, x.dtype, max(sizes))
+    part, into = run.empty(shape, x.dtype), total
+    most = max(block.rows * ((block.wide + 1) // 2) for block in todo) * 4 * dy.shape[1] * batch
+    space, columns = reused(run, x.dtype, most), reused(run, x.dtype, most)
     for block, seen in zip(todo, _seen(run, x, g, todo), strict=True):
         _, even, odd = _pairs(dy, g.groups, block)
         d = space((4, *even.shape))
@@ -158,9 +158,11 @@ def _sums(
         run(np.add, d[0], d[3], d[1])
         run(np.subtract, d[0], d[3], d[2])
         turned = d.reshape(4 * g.groups, block.rows, outer, -1).transpose(0, 1, 3, 2)
-        product = matmul_for(2 * total[0].size * seen.shape[-1])
+        if at_a_time(outer, seen.shape[-1], high) < high:  # then they need not be turned each time
+            turned, given = columns(turned.shape), turned
+            run(np.copyto, turned, given)
         for i in range(block.rows):
-            run(product, seen[:, i], turned[:, i], into)
+            in_pieces(run, seen[:, i], turned[:, i], into)
             if into is part:
                 run(np.add, total, part, total)
             into = part
