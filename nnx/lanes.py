@@ -46,6 +46,11 @@ class Lane(Later):
         self.runs.append((self.swap.get(f, f), args, attrs))
 
 
+def lane_count(flops: int) -> int:
+    """How many threads of those that are allowed to give so much work: each is to have enough."""
+    return min(get_num_threads(), max(1, flops // max(1, SMALL // 2)))
+
+
 def splits(count: int, flops: int, least: int = 1) -> bool:
     """Whether so many things are worth several threads, if they are allowed.   least: of a lane"""
     return flops >= SMALL and count >= 2 * least
@@ -53,7 +58,7 @@ def splits(count: int, flops: int, least: int = 1) -> bool:
 
 def parts(count: int, flops: int, least: int = 1) -> list[slice]:
     """So many things in parts, one for each lane."""
-    n = min(get_num_threads(), count // least) if splits(count, flops, least) else 1
+    n = min(lane_count(flops), count // least) if splits(count, flops, least) else 1
     return [slice(count * i // n, count * (i + 1) // n) for i in range(n)]
 
 

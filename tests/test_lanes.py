@@ -141,30 +141,37 @@ SHAPES = st.tuples(st.sampled_from([1, 3, 8]), *[st.integers(1, n) for n in (3, 
 @examples
 @given(
     shape=SHAPES, stride=st.integers(1, 2), padding=st.integers(0, 2), dilation=st.integers(1, 2),
-    count=st.integers(1, 3), block=st.sampled_from([1 << 8, 1 << 20]), seed=st.integers(0, 9),
+    groups=st.integers(1, 2), line=st.booleans(), count=st.integers(1, 3),
+    block=st.sampled_from([1 << 8, 1 << 20]), seed=st.integers(0, 9),
 )  # fmt: skip
 def test_convolutions_in_lanes_compute_what_pytorch_does(
-    name: str, wide: int, shape: Any, stride: int, padding: int, dilation: int, count: int,
-    block: int, seed: int, monkeypatch: pytest.MonkeyPatch,
+    name: str, wide: int, shape: Any, stride: int, padding: int, dilation: int, groups: int,
+    line: bool, count: int, block: int, seed: int, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """With blocks of few entries, of which each lane has some, and with large ones."""
+    """Of images and of lines, with blocks of few entries, of which each lane has some, and with
+    large ones.
+    """
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(patches, "BLOCK", block)
     batch, inner, h, w, out, kh, kw = shape
     rng, attrs = np.random.default_rng(seed), {"stride": stride, "padding": padding}
-    attrs["dilation"] = dilation
-    h, w = h + dilation * (kh - 1), w + dilation * (kw - 1)
+    attrs |= {"dilation": dilation, "groups": groups}
+    sizes, lengths = ((kw,), (3 * h + w,)) if line else ((kh, kw), (h, w))
+    lengths = tuple(n + dilation * (k - 1) for n, k in zip(lengths, sizes, strict=True))
+    inner, out = wide * inner, wide * out * groups
     arrays = [
-        floats(rng, batch, wide * inner, h, w), floats(rng, wide * out, wide * inner, kh, kw),
-        floats(rng, wide * out),
+        floats(rng, batch, inner * groups, *lengths), floats(rng, out, inner, *sizes),
+        floats(rng, out),
     ]  # fmt: skip
     given = [torch.tensor(a.astype("f8"), requires_grad=True) for a in arrays]
-    y = torch.nn.functional.conv2d(*given, **attrs)
+    other = torch.nn.functional.conv1d if line else torch.nn.functional.conv2d
+    y = other(*given, **attrs)
     dy = floats(rng, *y.shape)
     y.backward(torch.tensor(dy.astype("f8")))
     nnx.set_num_threads(count)
     with nnx.use_backend(name):
-        found = gradients(lambda *a: nnx.conv2d(*a, **attrs), (dy,), *arrays)
+        op = nnx.conv1d if line else nnx.conv2d
+        found = gradients(lambda *a: op(*a, **attrs), (dy,), *arrays)
     for a, b in zip(found, [y.detach(), *[t.grad for t in given]], strict=True):
         scale = max(1.0, float(abs(b).max()))
         np.testing.assert_allclose(a, b, rtol=0, atol=3e-5 * scale)
@@ -235,6 +242,14 @@ def test_as_many_lanes_as_threads_and_as_can_be_filled(started: list[int]) -> No
         nnx.lstm(x, U, h, h)
     nnx.lstm(x[:, :15], U, h[:15], h[:15])  # fewer than 8 rows each: not split
     assert started == [1, 2, 3]
+
+
+def test_each_lane_has_enough_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "SMALL", threads.SMALL)
+    nnx.set_num_threads(4)
+    most = nnx.get_num_threads()  # the BLAS may have been built for fewer
+    for flops, expected in ((19_999_999, 1), (20_000_000, 2), (35_000_000, 3), (10**9, 4)):
+        assert len(lanes.parts(100, flops)) == min(expected, most)
 
 
 def test_little_work_stays_on_this_thread(

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from nnx.lanes import Lane, Lanes, at_once, parts, splits
+from nnx.lanes import Lane, Lanes, at_once, lane_count, parts, splits
 from nnx.override import Overrides
-from nnx.threads import SMALL, alone, get_num_threads, numpys_own, together
+from nnx.threads import SMALL, alone, numpys_own, together
 
 Array = np.ndarray[Any, Any]
 Run = Any  # what kernels call through: see nnx.override.Calls
@@ -192,7 +192,7 @@ def product_together(a: Array, b: Array, out: Array) -> None:
     """On all threads, each with a part of the rows or of the columns. The BLAS's own threads would
     wait for each other in the middle, and keep a core for 30 ms after the end.
     """
-    n = get_num_threads()
+    n = lane_count(2 * out.size * a.shape[-1])
     by_rows = b.ndim == 1 or (a.ndim > 1 and out.shape[-2] > out.shape[-1])
     axis = -2 if by_rows and b.ndim > 1 else -1
     size = out.shape[axis]
