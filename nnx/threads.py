@@ -1,17 +1,21 @@
 """How many threads matrix products on the CPU use.
 
-A product below 20 MFLOP runs on one thread: two would gain little, and on a machine that is busy
-they wait for each other, which makes small networks four times slower. Above it all threads that
-`set_num_threads` allows are used. So the count follows from shapes and the limit alone, and with
-it the last bits of results, which differ from count to count.
+A product below 20 MFLOP runs on one thread: two would gain little. Above it all threads that
+`set_num_threads` allows are used, each for a part of it. So the count follows from shapes and the
+limit alone, and with it the last bits of results, which differ from count to count.
 
-The count belongs to the BLAS, hence to the process. Products of two Python threads wait for each
-other while it is set; with a limit of 1 they do not.
+The limit is the BLAS's own count. While nnx multiplies, that count is 1 and the threads are nnx's
+(`lanes.py`): the BLAS's wait for each other in the middle of a product, which on a busy machine
+takes many times as long, and go on to occupy their cores for a while after it.
+
+The count belongs to the process. Products of two Python threads wait for each other while it is
+set; with a limit of 1 they do not.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -73,9 +77,17 @@ def together(counts: list[int]) -> None:
     _lock.release()
 
 
-def counted() -> Any:
-    """`with counted():` a product on all threads; nobody changes their number meanwhile."""
-    return _lock
+def _renew_lock() -> None:
+    """In a forked process nobody gives back what another thread held."""
+    global _lock
+    if _lock.acquire(blocking=False):
+        _lock.release()
+    else:
+        _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _blas() -> list[Pool]:

@@ -65,8 +65,13 @@ def _symbol(kind: str, what: str, size: int) -> str:
     return f"nnx_{kind}{what}{size}"
 
 
-def source(what: str, dtype: Any) -> tuple[str, str, dict[str, Any]]:
-    """Name, text and globals of an instruction that calls gemm or gemv.
+def size() -> Any:
+    """0 in the BLAS's own ints."""
+    return (np.int64 if bits() == 64 else np.int32)(0)
+
+
+def external(what: str, dtype: Any) -> Any:
+    """gemm or gemv, to be called by compiled code.
 
     The BLAS takes pointers; as arguments, 64-bit addresses are the same.
     """
@@ -78,12 +83,18 @@ def source(what: str, dtype: Any) -> tuple[str, str, dict[str, Any]]:
     if what == "gemv":
         arguments = (e, e, size, size, x, p, size, p, size, x, p, size)
     name = _symbol("s" if single else "d", what, bits())
-    called = types.ExternalFunction(name, types.void(*arguments))
+    return types.ExternalFunction(name, types.void(*arguments))
+
+
+def source(what: str, dtype: Any) -> tuple[str, str, dict[str, Any]]:
+    """Name, text and globals of an instruction that calls gemm or gemv."""
+    called = external(what, dtype)
+    name = f"call_{called.symbol}"
     scope = {
-        "f": called, "e": np.int32, "n": np.int64 if bits() == 64 else np.int32,
-        "x": np.float32 if single else np.float64,
+        "f": called, "e": np.int32, "n": type(size()),
+        "x": np.float32 if dtype == np.float32 else np.float64,
     }  # fmt: skip
-    return f"call_{name}", SOURCES[what].format(name=f"call_{name}"), scope
+    return name, SOURCES[what].format(name=name), scope
 
 
 def product(a: Array, b: Array, out: Array) -> tuple[str, Operands] | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnx.calls import Run, Scope
+from nnx.lanes import Lanes
 from nnx_numpy.replay import NumpyReplay
 
 from .compiler import compiled
@@ -26,22 +27,30 @@ class NumbaReplay(NumpyReplay):
 
     def assemble(self, runs: list[Run], varying: list[Array]) -> list[Scope]:
         roots = {id(self.root(a)): (i, a) for i, a in enumerate(varying)}
-        scopes = []
-        for scope in super().assemble(runs, varying):
-            made, part = list[Run](), list[Instruction]()
-            for run in scope.runs:
-                found = translated(run)
-                if found is None:
-                    made += _program(part, roots, varying)
-                    made.append(run)
-                    part = []
-                else:
-                    part += found
-            scopes.append(scope._replace(runs=[*made, *_program(part, roots, varying)]))
-        return scopes
+        return [
+            scope._replace(runs=_programs(scope.runs, roots, varying))
+            for scope in super().assemble(runs, varying)
+        ]
 
 
 NUMBA = NumbaReplay()
+
+
+def _programs(runs: list[Run], roots: Varying, varying: list[Array]) -> list[Run]:
+    """These calls, with programs in place of those that can be."""
+    made, part = list[Run](), list[Instruction]()
+    for run in runs:
+        f = run[0]
+        found = None if isinstance(f, Lanes) else translated(run)
+        if found is not None:
+            part += found
+            continue
+        made += _program(part, roots, varying)
+        part = []
+        if isinstance(f, Lanes):
+            run = Lanes([_programs(lane, roots, varying) for lane in f.lanes]), (), {}
+        made.append(run)
+    return [*made, *_program(part, roots, varying)]
 
 
 def _program(

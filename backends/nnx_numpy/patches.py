@@ -14,14 +14,14 @@ In what follows images are views (H, C, W, N), whatever these axes are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from nnx.ops._geometry import count
 
-from .table import Array, Run
+from .table import Array, Run, on_lanes
 
 BLOCK = 1 << 20  # entries of a block of columns: 2 to 4 MB were best for 64 channels
 LEAST = 128  # columns of a product that is worth its call
@@ -91,17 +91,43 @@ class Block(NamedTuple):
     def places(self) -> int:
         return self.rows * self.wide
 
+    @classmethod
+    def whole(cls, images: Array) -> Block:
+        return cls(0, images.shape[0], 0, images.shape[2])
 
-def blocks(g: Geometry, channels: int, places: Pair, batch: int) -> Iterator[Block]:
+
+def blocks(g: Geometry, channels: int, region: Block, batch: int) -> Iterator[Block]:
     """Parts of the result whose columns stay in the cache: of whole rows unless these are long."""
-    (kh, kw), (high, wide) = g.sizes, places
+    kh, kw = g.sizes
     row = kw * channels * batch * (1 if g.overlapping else kh)
-    across = min(wide, max(-(-LEAST // batch), BLOCK // (row * (kh + 3 if g.overlapping else 1))))
+    most = max(-(-LEAST // batch), BLOCK // (row * (kh + 3 if g.overlapping else 1)))
+    across = min(region.wide, most)
     fit = max(1, BLOCK // (row * across))
     down = max(1, (fit - kh) // g.stride[0] + 1) if g.overlapping else fit
-    for top in range(0, high, down):
-        for left in range(0, wide, across):
-            yield Block(top, min(high, top + down), left, min(wide, left + across))
+    for top in range(region.top, region.bottom, down):
+        for left in range(region.left, region.right, across):
+            bottom, right = min(region.bottom, top + down), min(region.right, left + across)
+            yield Block(top, bottom, left, right)
+
+
+def in_regions(run: Run, whole: Block, flops: int, work: Callable[[Run, Block], object]) -> None:
+    """`work(run, region)` for regions that lie side by side, in lanes if that is worth it: of some
+    rows each, of a line of some columns.
+    """
+    high = whole.rows > 1
+
+    def region(run: Run, part: slice) -> None:
+        rows, columns = (part, slice(0, whole.wide)) if high else (slice(0, whole.rows), part)
+        work(run, Block(rows.start, rows.stop, columns.start, columns.stop))
+
+    on_lanes(run, region, whole.rows if high else whole.wide, flops)
+
+
+def added(run: Run, totals: list[Array]) -> Array:
+    """The sum of what each lane has summed up, in the first."""
+    for other in totals[1:]:
+        run(np.add, totals[0], other, totals[0])
+    return totals[0]
 
 
 def shape_of_copies(x: Array, g: Geometry, block: Block) -> tuple[int, ...]:

@@ -16,10 +16,12 @@ from .patches import (
     Block,
     Geometry,
     add_patches,
+    added,
     blocks,
     by_group,
     columns,
     copy_patches,
+    in_regions,
     shape_of_copies,
     view,
 )
@@ -75,14 +77,23 @@ def convolve(
     W      of `kernels`
     keep   whether that is one of the results
     """
-    todo, copies = list(blocks(g, x.shape[1], (y.shape[0], y.shape[2]), y.shape[3])), None
+    whole, channels, batch = Block.whole(y), x.shape[1], y.shape[3]
+    todo, copies = list(blocks(g, channels, whole, batch)), None
     if len(todo) == 1 and not g.pointwise:
         copies = (run.new if keep else run.empty)(shape_of_copies(x, g, todo[0]), x.dtype)
-    for block, seen in zip(todo, _seen(run, x, g, todo, copies, False), strict=True):
-        out = by_group(y, g.groups, block)
-        run(matmul_for(2 * W[0].size * seen.shape[-1]), W, seen, out)
-        if b is not None:
-            run(np.add, out, b.reshape(g.groups, 1, -1, 1), out)
+
+    def fill(run: Run, region: Block) -> None:
+        todo = list(blocks(g, channels, region, batch))
+        for block, seen in zip(todo, _seen(run, x, g, todo, copies, False), strict=True):
+            out = by_group(y, g.groups, block)
+            run(matmul_for(2 * W[0].size * seen.shape[-1]), W, seen, out)
+            if b is not None:
+                run(np.add, out, b.reshape(g.groups, 1, -1, 1), out)
+
+    if copies is None:
+        in_regions(run, whole, 2 * y.size * W.shape[-1], fill)
+    else:
+        fill(run, whole)
     return copies
 
 
@@ -95,17 +106,27 @@ def correlate(
     """
     out, inner, kh, kw = dW.shape
     shape = g.groups, kh * kw * inner, out // g.groups
-    total, part = run.empty(shape, x.dtype), run.empty(shape, x.dtype)
-    todo, into = list(blocks(g, x.shape[1], (dy.shape[0], dy.shape[2]), dy.shape[3])), total
-    matrices = _seen(run, x, g, todo, copies, copies is not None)
-    for block, seen in zip(todo, matrices, strict=True):
-        d = by_group(dy, g.groups, block).transpose(0, 1, 3, 2)
-        product = matmul_for(2 * total[0].size * seen.shape[-1])
-        for i in range(seen.shape[1]):
-            run(product, seen[:, i], d[:, i], into)
-            if into is part:
-                run(np.add, total, part, total)
-            into = part
+    totals, whole, channels, batch = list[Array](), Block.whole(dy), x.shape[1], dy.shape[3]
+
+    def add_up(run: Run, region: Block) -> None:
+        total, part = run.empty(shape, x.dtype), run.empty(shape, x.dtype)
+        todo, into = list(blocks(g, channels, region, batch)), total
+        matrices = _seen(run, x, g, todo, copies, copies is not None)
+        for block, seen in zip(todo, matrices, strict=True):
+            d = by_group(dy, g.groups, block).transpose(0, 1, 3, 2)
+            product = matmul_for(2 * total[0].size * seen.shape[-1])
+            for i in range(seen.shape[1]):
+                run(product, seen[:, i], d[:, i], into)
+                if into is part:
+                    run(np.add, total, part, total)
+                into = part
+        totals.append(total)
+
+    if copies is None:
+        in_regions(run, whole, 2 * dy.size * dW[0].size, add_up)
+    else:
+        add_up(run, whole)
+    total = added(run, totals)
     laid = total.reshape(g.groups, kh, kw, inner, out // g.groups).transpose(0, 4, 3, 1, 2)
     run(np.copyto, dW.reshape(laid.shape), laid)
 
@@ -125,23 +146,32 @@ def spread(run: Run, dy: Array, W: Array, g: Geometry, dx: Array) -> None:
     (kh, kw), (sh, sw), (dh, dw) = g.sizes, g.stride, g.gaps
     down, high = (1, height) if g.gathered else (kh, dy.shape[0])
     apart = Geometry(g.groups, (down, kw), (down, 1), (1, 1), g.pads)  # no columns overlap
-    todo = list(blocks(apart, channels, (high, dy.shape[2]), batch))
     inner = down * kw * channels * batch
-    space = reused(run, dy.dtype, max(b.rows * b.wide for b in todo) * inner)
     rows = _together(run, dy, g) if g.gathered else by_group(dy, g.groups)
-    for block in todo:
-        made = space((g.groups, block.rows, down, kw, images.shape[2], block.wide, batch))
-        product = made.reshape(g.groups, block.rows, -1, block.wide * batch)
-        top, left = block.top, block.left * sw - g.pads[1][0]
-        if g.gathered:
-            _gather(run, rows, W, g, block, batch, product)
-        else:
-            d = rows[:, block.top : block.bottom, :, block.left * batch : block.right * batch]
-            run(matmul_for(2 * W[0].size * d.shape[-1]), W, d, product)
-            top = top * sh - g.pads[0][0]
-        for i in range(down):
-            for j in range(kw):
-                add_patches(run, images, made[:, :, i, j], (top + i * dh, left + j * dw), (sh, sw))
+
+    def add_up(run: Run, region: Block) -> None:
+        todo = list(blocks(apart, channels, region, batch))
+        space = reused(run, dy.dtype, max(b.rows * b.wide for b in todo) * inner)
+        for block in todo:
+            made = space((g.groups, block.rows, down, kw, images.shape[2], block.wide, batch))
+            product = made.reshape(g.groups, block.rows, -1, block.wide * batch)
+            top, left = block.top, block.left * sw - g.pads[1][0]
+            if g.gathered:
+                _gather(run, rows, W, g, block, batch, product)
+            else:
+                d = rows[:, block.top : block.bottom, :, block.left * batch : block.right * batch]
+                run(matmul_for(2 * W[0].size * d.shape[-1]), W, d, product)
+                top = top * sh - g.pads[0][0]
+            for i in range(down):
+                for j in range(kw):
+                    y = made[:, :, i, j]
+                    add_patches(run, images, y, (top + i * dh, left + j * dw), (sh, sw))
+
+    region = Block(0, high, 0, dy.shape[2])
+    if g.gathered and high > 1:  # else what two rows or columns add may lie in one place
+        in_regions(run, region, 2 * dy.size * W.shape[-2], add_up)
+    else:
+        add_up(run, region)
 
 
 def _together(run: Run, dy: Array, g: Geometry) -> Array:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from nnx.lanes import Lane, Lanes, at_once, lane_count, parts, splits
 from nnx.override import Overrides
-from nnx.threads import SMALL, alone, counted, together
+from nnx.threads import SMALL, alone, numpys_own, together
 
 Array = np.ndarray[Any, Any]
 Run = Any  # what kernels call through: see nnx.override.Calls
@@ -134,6 +136,47 @@ def matmul_for(flops: int, least: int = UNTHREADED) -> Callable[[Array, Array, A
     return np.matmul if flops < least else dot_for(flops)
 
 
+UNPACKED = 1_000_000  # m n k, up to which some BLAS multiply without copying the factors first
+
+
+@functools.cache
+def _copies_nothing() -> bool:
+    """Whether this BLAS has such loops: OpenBLAS for processors with AVX-512."""
+    kinds = {getattr(x, "architecture", "").lower() for x in numpys_own()}
+    return bool(kinds & {"skylakex", "cooperlake", "sapphirerapids"})
+
+
+def at_a_time(m: int, k: int, n: int) -> int:
+    """How many of n columns to multiply at a time, (m, k) by (k, n); n where all are as fast."""
+    few = (w for w in (n, 64, 32, 16) if n % w == 0 and m * k * w <= UNPACKED)
+    return next(few, n) if _copies_nothing() else n
+
+
+def in_pieces(run: Run, a: Array, b: Array, out: Array) -> None:
+    """out = a b, stacks of matrices, by some rows or columns at a time."""
+    (m, k), n = a.shape[-2:], b.shape[-1]
+    if m > n:
+        w = at_a_time(n, k, m)
+        if w < m:
+            a, b, out = _rows(a, w), b[..., None, :, :], _rows(out, w)
+            m = w
+    else:
+        w = at_a_time(m, k, n)
+        if w < n:
+            a, b, out = a[..., None, :, :], _columns(b, w), _columns(out, w)
+            n = w
+    run(matmul_for(2 * m * k * n), a, b, out)
+
+
+def _rows(x: Array, w: int) -> Array:
+    """(..., m, n) as (..., m / w, w, n): a view, as one axis is split"""
+    return x.reshape(*x.shape[:-2], -1, w, x.shape[-1])
+
+
+def _columns(x: Array, w: int) -> Array:
+    return np.swapaxes(x.reshape(*x.shape[:-1], -1, w), -2, -3)
+
+
 def product_alone(a: Array, b: Array, out: Array) -> None:
     counts = alone()
     try:
@@ -142,6 +185,47 @@ def product_alone(a: Array, b: Array, out: Array) -> None:
         together(counts)
 
 
+CUT = 16  # rows or columns, of which the BLAS's inner loops take some at a time
+
+
 def product_together(a: Array, b: Array, out: Array) -> None:
-    with counted():
-        matmul(a, b, out)
+    """On all threads, each with a part of the rows or of the columns. The BLAS's own threads would
+    wait for each other in the middle, and keep a core for 30 ms after the end.
+    """
+    n = lane_count(2 * out.size * a.shape[-1])
+    by_rows = b.ndim == 1 or (a.ndim > 1 and out.shape[-2] > out.shape[-1])
+    axis = -2 if by_rows and b.ndim > 1 else -1
+    size = out.shape[axis]
+    cuts = [*[size * i // n // CUT * CUT for i in range(n)], size]
+    jobs = []
+    for part in itertools.starmap(slice, itertools.pairwise(cuts)):
+        some = (..., part, slice(None))
+        factors = (a[some], b) if by_rows else (a, b[..., part])
+        jobs.append(
+            functools.partial(matmul, *factors, out[some] if axis == -2 else out[..., part])
+        )
+    at_once(*jobs)
+
+
+_ON_ONE_THREAD = {product_alone: np.matmul, product_together: np.matmul}
+
+
+def on_lanes(
+    run: Run, work: Callable[[Run, slice], object], count: int, flops: int, least: int = 1
+) -> None:
+    """`work(run, part)` for parts of so many things, in lanes if that is worth it.
+
+    least   of a lane
+    """
+    if isinstance(run, Lane) or not splits(count, flops, least):
+        work(run, slice(0, count))
+    else:
+        in_lanes(run, work, parts(count, flops, least))
+
+
+def in_lanes(run: Run, work: Callable[[Run, slice], object], shares: list[slice]) -> None:
+    """`work(run, part)` for each part at the same time, products on one thread: see `nnx.lanes`."""
+    lanes = [Lane(run.empty, _ON_ONE_THREAD) for _ in shares]
+    for lane, share in zip(lanes, shares, strict=True):
+        work(lane, share)
+    run(Lanes([lane.runs for lane in lanes]))

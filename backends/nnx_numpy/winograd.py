@@ -22,8 +22,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .patches import Block, Geometry, blocks, columns, shifted_copies
-from .table import Array, Run, matmul_for, reused
+from .patches import Block, Geometry, added, blocks, columns, in_regions, shifted_copies
+from .table import Array, Run, at_a_time, in_pieces, reused
 
 CHANNELS = 16  # of a group, in and out: with fewer, sums cost more than products
 
@@ -79,9 +79,9 @@ def _seen(run: Run, x: Array, g: Geometry, todo: list[Block]) -> Iterator[Array]
         yield columns(d.reshape(4 * g.groups, shape[1], 1, *shape[2:]), g)
 
 
-def _todo(g: Geometry, x: Array, y: Array) -> list[Block]:
+def _todo(g: Geometry, channels: int, region: Block, batch: int) -> list[Block]:
     double = g._replace(sizes=(g.sizes[0], 2))  # B' x is twice as large as x
-    return list(blocks(double, x.shape[1], (y.shape[0], y.shape[2]), y.shape[3]))
+    return list(blocks(double, channels, region, batch))
 
 
 def _pairs(y: Array, groups: int, block: Block) -> tuple[Array, Array, Array]:
@@ -93,47 +93,39 @@ def _pairs(y: Array, groups: int, block: Block) -> tuple[Array, Array, Array]:
 
 def convolve(run: Run, x: Array, W: Array, b: Array | None, g: Geometry, y: Array) -> None:
     """y = W * x + b.   W: of `kernels`"""
-    todo, outer, batch = _todo(g, x, y), y.shape[1] // g.groups, y.shape[3]
-    size = max(block.rows * ((block.wide + 1) // 2) for block in todo) * y.shape[1] * batch
-    products, sums = reused(run, x.dtype, 4 * size), reused(run, x.dtype, size)
-    for block, seen in zip(todo, _seen(run, x, g, todo), strict=True):
-        product = products((4 * g.groups, block.rows, outer, seen.shape[-1]))
-        run(matmul_for(2 * W[0].size * seen.shape[-1]), W, seen, product)
-        shape = (g.groups, block.rows, outer, seen.shape[-1] // batch, batch)
-        m, total = product.reshape(4, *shape), sums(shape)
-        part, even, odd = _pairs(y, g.groups, block)
-        run(np.add, m[1], m[2], total)
-        run(np.add, m[0], total, even)
-        run(np.subtract, m[1], m[2], total)
-        if odd.size:
-            run(np.subtract, total[..., : odd.shape[3], :], m[3][..., : odd.shape[3], :], odd)
-        if b is not None:
-            run(np.add, part, b.reshape(g.groups, 1, -1, 1, 1), part)
+    outer, batch = y.shape[1] // g.groups, y.shape[3]
+
+    def fill(run: Run, region: Block) -> None:
+        todo = _todo(g, x.shape[1], region, batch)
+        size = max(block.rows * ((block.wide + 1) // 2) for block in todo) * y.shape[1] * batch
+        products, sums = reused(run, x.dtype, 4 * size), reused(run, x.dtype, size)
+        for block, seen in zip(todo, _seen(run, x, g, todo), strict=True):
+            product = products((4 * g.groups, block.rows, outer, seen.shape[-1]))
+            in_pieces(run, W, seen, product)
+            shape = (g.groups, block.rows, outer, seen.shape[-1] // batch, batch)
+            m, total = product.reshape(4, *shape), sums(shape)
+            part, even, odd = _pairs(y, g.groups, block)
+            run(np.add, m[1], m[2], total)
+            run(np.add, m[0], total, even)
+            run(np.subtract, m[1], m[2], total)
+            if odd.size:
+                run(np.subtract, total[..., : odd.shape[3], :], m[3][..., : odd.shape[3], :], odd)
+            if b is not None:
+                run(np.add, part, b.reshape(g.groups, 1, -1, 1, 1), part)
+
+    in_regions(run, Block.whole(y), 4 * y.size * W.shape[-1], fill)
 
 
 def correlate(run: Run, x: Array, dy: Array, g: Geometry, dW: Array) -> None:
     """dW = G' of the sums of (A dy) (B' x)"""
     out, inner, high, _ = dW.shape
-    outer, batch, todo = out // g.groups, x.shape[3], _todo(g, x, dy)
-    total, part = (run.empty((4 * g.groups, high * inner, outer), x.dtype) for _ in range(2))
-    sizes = [block.rows * ((block.wide + 1) // 2) * 4 * out * batch for block in todo]
-    into, space = total, reused(run, x.dtype, max(sizes))
-    for block, seen in zip(todo, _seen(run, x, g, todo), strict=True):
-        _, even, odd = _pairs(dy, g.groups, block)
-        d = space((4, *even.shape))
-        run(np.copyto, d[0], even)
-        run(np.copyto, d[3][..., : odd.shape[3], :], odd)
-        if odd.shape != even.shape:
-            run(np.copyto, d[3][..., odd.shape[3] :, :], 0)
-        run(np.add, d[0], d[3], d[1])
-        run(np.subtract, d[0], d[3], d[2])
-        turned = d.reshape(4 * g.groups, block.rows, outer, -1).transpose(0, 1, 3, 2)
-        product = matmul_for(2 * total[0].size * seen.shape[-1])
-        for i in range(block.rows):
-            run(product, seen[:, i], turned[:, i], into)
-            if into is part:
-                run(np.add, total, part, total)
-            into = part
+    outer, totals = out // g.groups, list[Array]()
+
+    def add_up(run: Run, region: Block) -> None:
+        totals.append(_sums(run, x, dy, g, region, (4 * g.groups, high * inner, outer)))
+
+    in_regions(run, Block.whole(dy), 4 * dy.size * high * inner, add_up)
+    total, part = added(run, totals), run.empty(totals[0].shape, x.dtype)
     m = total.reshape(4, g.groups, high, inner, outer)
     half = part.reshape(m.shape)[0]
     run(np.add, m[1], m[2], half)
@@ -145,3 +137,33 @@ def correlate(run: Run, x: Array, dy: Array, g: Geometry, dW: Array) -> None:
     laid = dW.reshape(g.groups, outer, inner, high, 3).transpose(4, 0, 3, 2, 1)
     for k, i in enumerate((0, 1, 3)):
         run(np.copyto, laid[k], m[i])
+
+
+def _sums(
+    run: Run, x: Array, dy: Array, g: Geometry, region: Block, shape: tuple[int, ...]
+) -> Array:
+    """The sums of (A dy) (B' x) in a region, of that shape."""
+    (_, high, outer), batch, todo = shape, x.shape[3], _todo(g, x.shape[1], region, x.shape[3])
+    total: Array = run.empty(shape, x.dtype)
+    part, into = run.empty(shape, x.dtype), total
+    most = max(block.rows * ((block.wide + 1) // 2) for block in todo) * 4 * dy.shape[1] * batch
+    space, columns = reused(run, x.dtype, most), reused(run, x.dtype, most)
+    for block, seen in zip(todo, _seen(run, x, g, todo), strict=True):
+        _, even, odd = _pairs(dy, g.groups, block)
+        d = space((4, *even.shape))
+        run(np.copyto, d[0], even)
+        run(np.copyto, d[3][..., : odd.shape[3], :], odd)
+        if odd.shape != even.shape:
+            run(np.copyto, d[3][..., odd.shape[3] :, :], 0)
+        run(np.add, d[0], d[3], d[1])
+        run(np.subtract, d[0], d[3], d[2])
+        turned = d.reshape(4 * g.groups, block.rows, outer, -1).transpose(0, 1, 3, 2)
+        if at_a_time(outer, seen.shape[-1], high) < high:  # then they need not be turned each time
+            turned, given = columns(turned.shape), turned
+            run(np.copyto, turned, given)
+        for i in range(block.rows):
+            in_pieces(run, seen[:, i], turned[:, i], into)
+            if into is part:
+                run(np.add, total, part, total)
+            into = part
+    return total

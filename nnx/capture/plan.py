@@ -7,7 +7,9 @@ from collections import Counter
 from typing import Any
 
 from ..calls import Run
+from ..lanes import Lanes
 from ..tensor import Tensor, tensor
+from ..threads import get_num_threads
 from .arguments import Arguments, Expected, Inputs
 from .compare import Entry
 from .fuse import fuse
@@ -44,6 +46,8 @@ class Plan:
         layout = Layout(schedule)
         self.scratch: dict[Any, Any] = {}
         runs = [memory.forms(call, recording.base, self._scratch()) for call in layout.calls]
+        lanes = any(isinstance(f, Lanes) for found in runs for f, _, _ in found)
+        self._threads = get_num_threads() if lanes else None  # there are as many lanes
         self._compose(layout, runs)
         self.slots = [leaf for leaf, kind in state.leaves if kind is ARRAY]
         self.targets = self._targets(layout)
@@ -143,6 +147,8 @@ class Plan:
 
     def holds(self) -> bool:
         """Whether a call now would do what was recorded."""
+        if self._threads is not None and self._threads != get_num_threads():
+            return False
         return self.state.holds() and all([s.holds() for s in self.recording.sources])
 
     def replay(self, arrays: list[Any]) -> Any:

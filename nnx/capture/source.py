@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from ..backend import Array
 from ..calls import Run, Scope
+from ..lanes import Lanes, at_once, flat
 
-LOCALS = ("args", "attrs", "begun", "f")  # the function's own names, beside those of holes
+LOCALS = ("args", "attrs", "begun", "f", "lane")  # the function's own names, beside those of holes
 LOOP = 64  # calls in a row that read the same arrays each time: a list of them, not lines
 
 
@@ -57,13 +58,27 @@ class Source:
     def _write(self, runs: list[Run], indent: str) -> None:
         fixed: list[Run] = []
         for run in runs:
-            if not self._varies(run):
+            lanes = isinstance(run[0], Lanes)
+            if not lanes and not self._varies(run):
                 fixed.append(run)
                 continue
             self._write_fixed(fixed, indent)
             fixed = []
-            self.lines.append(self._line(run, indent))
+            if lanes:
+                self._write_lanes(run[0], indent)
+            else:
+                self.lines.append(self._line(run, indent))
         self._write_fixed(fixed, indent)
+
+    def _write_lanes(self, lanes: Any, indent: str) -> None:
+        """Each as a function, which has views of its own beside those around it."""
+        names = [f"lane{i}" for i in range(len(lanes.lanes))]
+        for name, runs in zip(names, lanes.lanes, strict=True):
+            self.lines.append(f"{indent}def {name}():")
+            around, self._views = self._views, dict(self._views)
+            self._write(runs, indent + "    ")
+            self._views = around
+        self.lines.append(f"{indent}{self._constant(at_once)}({', '.join(names)})")
 
     def _write_fixed(self, runs: list[Run], indent: str) -> None:
         if len(runs) < LOOP:
@@ -167,9 +182,10 @@ def visible(memory: Any, hole: Hole, touching: list[list[Run]]) -> bool:
         return memory.is_array(value) and id(memory.root(value)) == key
 
     for runs in touching:
-        if not any(map(shows, runs)):
+        shown = list(flat(runs))
+        if not any(map(shows, shown)):
             return False
-        for f, args, attrs in runs:
+        for f, args, attrs in shown:
             values = (*args, *attrs.values())
             if any(at_key(getattr(v, "__self__", None)) for v in (f, *values)):  # its own method
                 return False
