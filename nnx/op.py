@@ -200,7 +200,8 @@ class Op(Generic[P]):
         if "float" in dtype and (data or "float" not in given[odd[0]]):
             casts = " and ".join(f"nnx.asarray({name}, {dtype!r})" for name in odd)
             return f"Cast the data with {casts}"
-        model = f", or the model with model.astype({dtype!r})" if "float" in dtype else ""
+        fits = dtype in ("float16", "float32", "float64")
+        model = f", or the model with model.astype({dtype!r})" if fits else ""
         wanted = next(other for other in given.values() if other != dtype)
         return f"Cast the data with nnx.asarray({first}, {wanted!r}){model}"
 

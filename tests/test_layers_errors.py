@@ -83,6 +83,10 @@ def test_an_int_batch_says_how_to_cast() -> None:
     message = text(lambda: mlp().forward(np.ones((2, 4), np.uint8)), nnx.DtypeError)
     assert "x is uint8, W is float32" in message
     assert message.endswith("Cast the data with nnx.asarray(x, 'float32')")
+    if np.dtype(np.longdouble) == np.float64:
+        return
+    wide = np.ones((2, 4), np.longdouble)  # no model is of it
+    assert text(lambda: mlp()(wide), nnx.DtypeError).endswith("nnx.asarray(x, 'float32')")
 
 
 def test_targets_of_another_width_are_what_is_to_be_cast() -> None:

@@ -1,8 +1,9 @@
 """Normalisation: h = (x - mean) / sqrt(var + eps), then a scale gamma and a shift beta.
 
 var is the mean of the squares (of n values, divided by n), of values less their mean, so that a
-large mean costs no digits. Where all values are equal, or there is one, h = 0. gamma and beta may
-be None: no scale, no shift.
+large mean costs few digits. Where there is one value h = 0; where all are equal it is 0 but for
+the rounding of their mean, which counts beside sqrt(eps). gamma and beta may be None: no scale, no
+shift.
 """
 
 from __future__ import annotations
