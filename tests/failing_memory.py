@@ -99,8 +99,8 @@ def until_done(full: Full, f: Any, after: Any) -> int:
                 f()
             return k
         except nnx.DeviceMemoryError:
-            after()
             k += 1
+        after()
 
 
 def same(a: dict[str, Any], b: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import sys
 import warnings
 from typing import Any
 
+import fake_memory
 import numpy as np
 import pytest
 from capture_tools import batches, model
@@ -74,6 +75,40 @@ def test_a_plan(cupy: FakeCupy, full: Full, monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_allclose(found, losses, rtol=1e-5)
     alike(run.state(), state)
     assert len(cupy.on.graphs) == 1
+
+
+def test_a_plan_whose_calls_take_memory(
+    cupy: FakeCupy, full: Full, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When they run before the capture, and in it; the products' factors are copied too."""
+    W = nnx.asarray(np.random.default_rng(0).standard_normal((6, 4)))
+    phases = set[str]()
+    ask = fake_memory.Pool.malloc
+
+    def asking(pool: fake_memory.Pool, size: int) -> Any:
+        if pool is not cupy.on.pool:
+            phases.add("captured" if cupy.on.capturing() else "before")
+        return ask(pool, size)
+
+    def step(x: Any) -> Any:
+        y = nnx.matmul(nnx.Tensor(x)[:, ::2], nnx.Tensor(W)[::2])
+        return nnx.where(y > 0.0, y, nnx.exp(y))
+
+    captured_step, x = capture(step), nnx.asarray(np.linspace(-1.0, 1.0, 18).reshape(3, 6))
+    captured_step(x)
+    monkeypatch.setattr(fake_memory.Pool, "malloc", asking)
+    cupy.on.synchronize()
+    taken = held(cupy)
+
+    def after() -> None:
+        assert held(cupy) == taken
+        assert not any(s.is_capturing() for s in cupy.on.streams.values())
+
+    until_done(full, lambda: captured_step(x), after)
+    assert len(cupy.on.graphs) == 1 and phases == {"before", "captured"}
+    for i in range(3):
+        given = nnx.multiply(x, float(i))
+        np.testing.assert_allclose(host(captured_step(given)), host(step(given)))
 
 
 def weights(a: dict[str, Any], b: dict[str, Any]) -> None:
