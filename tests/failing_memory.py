@@ -9,10 +9,17 @@ from typing import Any
 
 import fake_device
 import fake_memory
+import numpy as np
 import pytest
 import raw_module
+from capture_tools import batches, model, trainer
+from cupy_tools import host
 from fake_cublaslt import CublasLt
 from fake_cupy import CUDADriverError, CUDARuntimeError, FakeCupy, OutOfMemoryError
+
+import nnx
+from nnx import layers as L
+from nnx import optim
 
 
 class Full:
@@ -81,3 +88,47 @@ def held(cupy: FakeCupy) -> dict[str, int]:
         "descriptors": len(lt.live),
         "other pools": cupy.on.memory.taken - cupy.on.pool.total_bytes(),
     }
+
+
+def until_done(full: Full, f: Any, after: Any) -> int:
+    """Call it with no memory at its k-th demand, for every k; `after` each failure."""
+    k = 0
+    while True:
+        try:
+            with full.at(k):
+                f()
+            return k
+        except nnx.DeviceMemoryError:
+            k += 1
+        after()
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+class Run:
+    """A training, all of whose state can be read."""
+
+    def __init__(self, wrap: Any = lambda f: f) -> None:
+        self.net = model(L.BatchNorm1d(8), L.Dropout(0.5))
+        half = len(list(self.net.parameters())) // 2
+        params = list(self.net.parameters())
+        self.opt = optim.AdamW([{"params": params[:half]}, {"params": params[half:], "lr": 0.02}])
+        self.step = wrap(trainer(self.net, self.opt))
+        self.data = iter(batches(12))
+
+    def train(self, steps: int) -> list[float]:
+        return [float(self.step(x, t)) for x, t in (next(self.data) for _ in range(steps))]
+
+    def state(self) -> dict[str, Any]:
+        found = {f"model {k}": v for k, v in self.net.state_dict().items()}
+        for i, entry in self.opt.state_dict()["state"].items():
+            found |= {f"optimizer {i} {k}": np.array(v) for k, v in entry.items()}
+        for i, p in enumerate(self.net.parameters()):
+            found[f"gradient {i}"] = None if p.grad is None else host(p.grad)
+            found[f"version {i}"] = p._version
+        found["generator"] = str(nnx.random.generator().bit_generator.state)
+        return found

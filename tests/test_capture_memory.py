@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from capture_tools import batches, both, model, train, trainer
+from capture_tools import batches, both, equal, model, train, trainer
 from samples import SAMPLES
 
 import nnx
+from nnx import layers as L
 from nnx import optim
 from nnx.capture import capture
 from nnx.capture.schedule import Schedule
@@ -251,3 +252,29 @@ def test_spans_of_arrays_that_are_gone_are_not_taken_for_others() -> None:
     schedule = Schedule(step._latest.recording, set())  # type: ignore[union-attr]
     a = np.zeros(100)
     assert len({schedule._span(a[i:]) for i in range(100)}) == 100
+
+
+def test_a_call_for_which_there_is_no_memory_has_done_nothing() -> None:
+    """Also where it runs out after the optimizer's step, whose arrays it wrote."""
+
+    def run(failing: bool) -> list[Any]:
+        net = model(L.BatchNorm1d(8), L.Dropout(0.5))
+        opt = optim.Adam(net.parameters(), lr=0.1)
+        inner, fails = trainer(net, opt), [False, True, False, True] if failing else []
+
+        def step(x: Any, t: Any) -> Any:
+            loss = inner(x, t)
+            if fails and fails.pop():
+                raise MemoryError("none left")
+            return loss
+
+        captured, found = capture(step), []
+        for x, t in batches(5):
+            try:
+                found.append(captured(x, t))
+            except MemoryError:
+                found.append(captured(x, t))
+        state = [a for entry in opt.state_dict()["state"].values() for a in entry.values()]
+        return [*map(float, found), *net.state_dict().values(), *state]
+
+    assert equal(run(False), run(True))

@@ -5,20 +5,17 @@ from __future__ import annotations
 import gc
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
+import fake_memory
 import numpy as np
 import pytest
-from capture_tools import batches, model, trainer
+from capture_tools import batches, model
 from cupy_tools import host
-from failing_memory import Full, held
+from failing_memory import Full, Run, held, same, until_done
 from fake_cupy import FakeCupy
-from training import digits
-from training import trainer as trainer_of_digits
 
 import nnx
-from nnx import layers as L
 from nnx import optim
 from nnx.capture import capture, captured
 
@@ -33,37 +30,6 @@ def full(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> Full:
     return Full(monkeypatch)
 
 
-class Run:
-    """A training, all of whose state can be read."""
-
-    def __init__(self, wrap: Any = lambda f: f) -> None:
-        self.net = model(L.BatchNorm1d(8), L.Dropout(0.5))
-        half = len(list(self.net.parameters())) // 2
-        params = list(self.net.parameters())
-        self.opt = optim.AdamW([{"params": params[:half]}, {"params": params[half:], "lr": 0.02}])
-        self.step = wrap(trainer(self.net, self.opt))
-        self.data = iter(batches(12))
-
-    def train(self, steps: int) -> list[float]:
-        return [float(self.step(x, t)) for x, t in (next(self.data) for _ in range(steps))]
-
-    def state(self) -> dict[str, Any]:
-        found = {f"model {k}": v for k, v in self.net.state_dict().items()}
-        for i, entry in self.opt.state_dict()["state"].items():
-            found |= {f"optimizer {i} {k}": np.array(v) for k, v in entry.items()}
-        for i, p in enumerate(self.net.parameters()):
-            found[f"gradient {i}"] = None if p.grad is None else host(p.grad)
-            found[f"version {i}"] = p._version
-        found["generator"] = str(nnx.random.generator().bit_generator.state)
-        return found
-
-
-def same(a: dict[str, Any], b: dict[str, Any]) -> None:
-    assert a.keys() == b.keys()
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
-
-
 def alike(a: dict[str, Any], b: dict[str, Any]) -> None:
     assert a.keys() == b.keys() and a["generator"] == b["generator"]
     for name in a:
@@ -74,19 +40,6 @@ def alike(a: dict[str, Any], b: dict[str, Any]) -> None:
 def eager(steps: int) -> tuple[list[float], dict[str, Any]]:
     run = Run(lambda f: lambda x, t: f(nnx.asarray(x), nnx.asarray(t)))
     return run.train(steps), run.state()
-
-
-def until_done(full: Full, f: Any, after: Any) -> int:
-    """Call it with no memory at its k-th demand, for every k; `after` each failure."""
-    k = 0
-    while True:
-        try:
-            with full.at(k):
-                f()
-            return k
-        except nnx.DeviceMemoryError:
-            after()
-            k += 1
 
 
 def test_a_plan(cupy: FakeCupy, full: Full, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +75,40 @@ def test_a_plan(cupy: FakeCupy, full: Full, monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_allclose(found, losses, rtol=1e-5)
     alike(run.state(), state)
     assert len(cupy.on.graphs) == 1
+
+
+def test_a_plan_whose_calls_take_memory(
+    cupy: FakeCupy, full: Full, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When they run before the capture, and in it; the products' factors are copied too."""
+    W = nnx.asarray(np.random.default_rng(0).standard_normal((6, 4)))
+    phases = set[str]()
+    ask = fake_memory.Pool.malloc
+
+    def asking(pool: fake_memory.Pool, size: int) -> Any:
+        if pool is not cupy.on.pool:
+            phases.add("captured" if cupy.on.capturing() else "before")
+        return ask(pool, size)
+
+    def step(x: Any) -> Any:
+        y = nnx.matmul(nnx.Tensor(x)[:, ::2], nnx.Tensor(W)[::2])
+        return nnx.where(y > 0.0, y, nnx.exp(y))
+
+    captured_step, x = capture(step), nnx.asarray(np.linspace(-1.0, 1.0, 18).reshape(3, 6))
+    captured_step(x)
+    monkeypatch.setattr(fake_memory.Pool, "malloc", asking)
+    cupy.on.synchronize()
+    taken = held(cupy)
+
+    def after() -> None:
+        assert held(cupy) == taken
+        assert not any(s.is_capturing() for s in cupy.on.streams.values())
+
+    until_done(full, lambda: captured_step(x), after)
+    assert len(cupy.on.graphs) == 1 and phases == {"before", "captured"}
+    for i in range(3):
+        given = nnx.multiply(x, float(i))
+        np.testing.assert_allclose(host(captured_step(given)), host(step(given)))
 
 
 def weights(a: dict[str, Any], b: dict[str, Any]) -> None:
@@ -226,94 +213,11 @@ def test_gradients_that_add_up(cupy: FakeCupy, full: Full) -> None:
         np.testing.assert_allclose(a, b + c, rtol=1e-5, atol=1e-6)
 
 
-def elsewhere(net: L.Layer) -> list[str]:
-    return [x.backend.name for x in (*net.parameters(), *net.buffers())]
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_model_that_moves(cupy: FakeCupy, full: Full, packed: bool) -> None:
-    with nnx.use_backend("numpy"):
-        run = Run()
-        run.train(2)
-        if not packed:
-            run.net = model(L.BatchNorm1d(8))
-        before = {k: np.array(v) for k, v in run.net.state_dict().items()}
-
-        def lies() -> list[Any]:
-            return [a for p in run.net.parameters() for a in (p.data, p.grad, p.flat, p.slot)]
-
-        here = lies()
-
-        def after() -> None:
-            assert all(a is b for a, b in zip(here, lies(), strict=True))
-            same(before, run.net.state_dict())
-            assert set(elsewhere(run.net)) == {"numpy"}
-
-        taken = held(cupy)["arrays"]
-        assert until_done(full, lambda: run.net.to("cupy"), after) >= len(before)
-        assert set(elsewhere(run.net)) == {"cupy"} and held(cupy)["arrays"] > taken
-        same(before, run.net.state_dict())
-        if packed:
-            assert all(p.flat is not None for p in run.net.parameters())
-            step = trainer(run.net, run.opt)
-            x, t = (nnx.asarray(a, backend="cupy") for a in next(run.data))
-            assert np.isfinite(float(step(x, t)))
-
-
-def test_an_optimizer_that_is_made(cupy: FakeCupy, full: Full) -> None:
-    net, other = model(), L.Linear(3, 4)
-    opt = optim.Adam(other.parameters())
-    before = net.state_dict()
-    group = {"params": net.parameters()}
-    demands = until_done(
-        full, lambda: opt.add_param_group(group), lambda: same(before, net.state_dict())
-    )
-    assert demands > 0 and len(opt.param_groups) == 2
-
-
-@pytest.mark.parametrize("alone", [False, True])
-def test_an_optimizers_state_that_is_loaded(cupy: FakeCupy, full: Full, alone: bool) -> None:
-    """Into one that has a state: only where parameters lie by themselves that takes memory."""
-    net = model()
-    hold = [p.data for p in net.parameters()] if alone else None  # then they stay where they are
-    opt = optim.Adam(net.parameters())
-    step, saved = trainer(net, opt), []
-    for x, t in batches(2):
-        step(nnx.asarray(x), nnx.asarray(t))
-        saved.append(opt.state_dict()["state"])
-    wanted = {**opt.state_dict(), "state": saved[0]}
-
-    def check(expected: dict[int, Any]) -> None:
-        for i, entry in expected.items():
-            same(entry, opt.state_dict()["state"][i])
-
-    demands = until_done(full, lambda: opt.load_state_dict(wanted), lambda: check(saved[1]))
-    assert demands == (2 * len(hold) if hold else 0)
-    check(saved[0])
-
-
-def test_parameters_that_are_loaded_take_no_memory(cupy: FakeCupy, full: Full) -> None:
-    net, other = model(), L.Sequential(L.Linear(12, 8), L.Relu(), L.Linear(8, 5))
-    with full.at(0):
-        net.load_state_dict(other.state_dict())
-    assert not full.asked
-    same(net.state_dict(), other.state_dict())
-    with full.at(0), pytest.raises(nnx.DeviceMemoryError):  # arrays of a device are cast on it
-        net.load_state_dict({k: v.data for k, v in other.astype("float64").named_state()})
-
-
-def test_a_run_that_is_resumed(cupy: FakeCupy, full: Full, tmp_path: Path) -> None:
-    first = trainer_of_digits(folder=tmp_path / "run")
-    first.fit(digits("train", 60), epochs=1)
-    run = trainer_of_digits(2, folder=tmp_path / "run")
-    before, bits = run.model.state_dict(), run.generator.bit_generator
-    state = bits.state
-
-    def after() -> None:
-        same(before, run.model.state_dict())
-        assert (run.epoch, run.step) == (0, 0) and bits.state == state
-        assert not run.optimizer.state_dict()["state"]
-
-    assert until_done(full, run.resume, after) > 0
-    assert run.epoch == 1
-    same(first.model.state_dict(), run.model.state_dict())
+def test_what_is_returned_beside_arrays_of_the_device(cupy: FakeCupy) -> None:
+    fixed = np.ones(3)
+    step = capture(lambda x: (nnx.exp(x), fixed, 2.0))
+    for i in range(4):
+        y, other, number = step(nnx.asarray(np.full(2, float(i))))
+        np.testing.assert_allclose(host(y), np.exp([i, i]))
+        np.testing.assert_array_equal(other, fixed)
+        assert number == 2.0

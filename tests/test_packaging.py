@@ -247,9 +247,10 @@ def test_backends_import_only_what_they_override() -> None:
         "op", "ops", "update", "override", "calls", "backend", "errors", "precision", "threads",
     }  # fmt: skip
     for path in sources("backends"):
-        assert of_nnx(path) - {"optim"} <= allowed, path
+        assert of_nnx(path) - {"optim", "backward"} <= allowed, path
         named = imports(path)
-        assert {n for n in named if n.startswith("nnx.optim")} <= {"nnx.optim.kernels"}, path
+        updates = {"nnx.optim.kernels", "nnx.backward"}  # where gradients are added up
+        assert {n for n in named if n.startswith(("nnx.optim", "nnx.backward"))} <= updates, path
         own = path.relative_to(ROOT / "backends").parts[0]
         others = {p.name for p in PLUGINS} - {own, parent_of(own)}
         assert not {n.partition(".")[0] for n in named} & others, path

@@ -172,9 +172,13 @@ class Plan:
         base, memory = self.recording.base, self.memory
         if base.on_host:
             return base.copy
-        made = iter([memory.new(a.shape, a.dtype) for a in self.outputs if a is not None])
+        made = iter(
+            [memory.new(a.shape, a.dtype) for a in self.outputs if a is not None and base.owns(a)]
+        )
 
         def copy(array: Any) -> Any:
+            if not base.owns(array):
+                return base.copy(array)
             mine = next(made)
             memory.copy(mine, array)
             return mine
