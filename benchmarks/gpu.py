@@ -41,30 +41,27 @@ from nnx.bench.machine import machine  # noqa: E402
 ROUNDS, QUICK_ROUNDS = 25, 3
 PART_S = 120  # a part that takes longer hangs
 AGAIN = 3  # the exit code of a worker whose device is broken
-PACKAGES = {
-    "CuPy": ("cupy-cuda12x", "cupy-cuda13x", "cupy"), "nvmath-python": ("nvmath-python",),
-    "PyTorch": ("torch",), "NumPy": ("numpy",),
-}  # fmt: skip
+PACKAGES = {"nvmath-python": "nvmath-python", "PyTorch": "torch", "NumPy": "numpy"}
 
 
-def blank(arguments: argparse.Namespace, command: str) -> Result:
+def blank(quick: bool) -> Result:
     """A result in which nothing is measured yet."""
+    command = "python benchmarks/gpu.py" + (" --quick" if quick else "")
     return {
         "format": record.FORMAT, "date": datetime.date.today().isoformat(), "command": command,
-        "quick": arguments.quick, "device": {}, "machine": machine([]), "versions": {}, "rows": {},
+        "quick": quick, "device": {}, "machine": machine([]), "versions": {}, "rows": {},
         "errors": {}, "warnings": [], "left": [], "begun": [],
     }  # fmt: skip
 
 
 def versions(described: dict[str, str]) -> dict[str, str]:
     """Of the driver, of CUDA, and of the packages."""
-    found = {"driver": driver(), "CUDA": described.get("cuda runtime", "")}
-    for title, names in PACKAGES.items():
-        for name in names:
-            try:
-                found.setdefault(title, version(name))
-            except PackageNotFoundError:
-                continue
+    found = {"driver": driver(), "CUDA": described["cuda runtime"], "CuPy": described["cupy"]}
+    for title, name in PACKAGES.items():
+        try:
+            found[title] = version(name)
+        except PackageNotFoundError:
+            continue
     return {title: given for title, given in found.items() if given}
 
 
@@ -190,7 +187,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cupy = nnx.backends()["cupy"]
     if not cupy.available:
         raise SystemExit(f"benchmarks/gpu.py measures CuPy on a GPU: {cupy.reason}")
-    words = sys.argv[1:] if arguments is None else arguments
     with tempfile.TemporaryDirectory() as folder:
         if given.quick and given.json is None:
             path = Path(folder) / "quick.json"
@@ -198,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             result = record.read(path)
             result["errors"], result["begun"] = {}, []
         else:
-            result = blank(given, " ".join(["python benchmarks/gpu.py", *words]))
+            result = blank(given.quick)
         record.write(result, path)
         try:
             run(path, time.time() + 60 * given.minutes)

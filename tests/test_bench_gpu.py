@@ -134,8 +134,8 @@ def test_the_block_of_the_readme_has_the_files_figures(
     ahead = [m < h for m, h in zip(mine, host, strict=True)]
     wins = [batch for i, batch in enumerate((1, 4)) if all(ahead[i:])]
     assert (f"from batch {wins[0]} on" if wins else "at no batch up to 4") in shown
-    assert "Fake 0, 80 GiB, driver 999.9, CUDA 12.9" in shown
-    assert "python benchmarks/gpu.py --quick" in shown
+    assert "Fake 0, 80 GiB, driver 999.9, CUDA 12.9, CuPy 14.2.0" in shown
+    assert "taken with `python benchmarks/gpu.py --quick`" in shown
     assert "Missing: PyTorch CUDA graphs" in shown
 
 
