@@ -29,7 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-# The checkout's own nnx, installed or not.
+# The checkout's own nnx; that it is installed makes the backend cupy known.
 sys.path[:0] = [str(ROOT), str(ROOT / "backends"), str(ROOT / "benchmarks")]
 
 from on_gpu import parts, record, tables  # noqa: E402
@@ -184,9 +184,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = given.json or RESULTS / f"device-{datetime.date.today().isoformat()}.json"
     if given.worker is not None:
         raise SystemExit(worker(path, given.worker))
-    cupy = nnx.backends()["cupy"]
-    if not cupy.available:
-        raise SystemExit(f"benchmarks/gpu.py measures CuPy on a GPU: {cupy.reason}")
+    cupy = nnx.backends().get("cupy")
+    if cupy is None or not cupy.available:
+        reason = (
+            cupy.reason if cupy else "nothing registers it: install nnx, pip install '.[cuda12]'"
+        )
+        raise SystemExit(f"benchmarks/gpu.py measures the backend cupy: {reason}")
     with tempfile.TemporaryDirectory() as folder:
         if given.quick and given.json is None:
             path = Path(folder) / "quick.json"
