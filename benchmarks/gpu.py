@@ -186,9 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(worker(path, given.worker))
     cupy = nnx.backends().get("cupy")
     if cupy is None or not cupy.available:
-        reason = (
-            cupy.reason if cupy else "nothing registers it: install nnx, pip install '.[cuda12]'"
-        )
+        reason = cupy.reason if cupy else "nothing registers it: pip install '.[cuda12]'"
         raise SystemExit(f"benchmarks/gpu.py measures the backend cupy: {reason}")
     with tempfile.TemporaryDirectory() as folder:
         if given.quick and given.json is None:

@@ -142,13 +142,14 @@ def test_the_block_of_the_readme_has_the_files_figures(
 def test_what_fails_is_told_and_the_others_go_on(
     gpu: Any, with_torch: Any, standin: FakeCupy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    only(gpu, monkeypatch, "product, float32", STEP)
+    only(gpu, monkeypatch, "product, tf32", STEP)
     torch_cases, asked = importlib.import_module("nnx.bench.torch_cases"), list[str]()
     monkeypatch.setattr(torch_cases, "set_precision", asked.append)
     found = quick(gpu, tmp_path / "found.json")
     assert "CUDA" in found["errors"][STEP]["torch-cuda-graphs"]
     assert set(found["rows"][STEP]["seconds"]) == {"torch-cuda", "cupy", "cupy replay"}
-    assert set(found["errors"]["product, float32"]) == {"torch-cuda"}
+    assert set(found["errors"]["product, tf32"]) == {"torch-cuda"}
+    assert asked == ["tf32", "float32", "float32", "float32"]  # each part's, and back
     told = (tmp_path / "found.md").read_text()
     assert f"- {STEP}, PyTorch CUDA graphs: " in told
 
