@@ -29,7 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-# The checkout's own nnx, installed or not.
+# The checkout's own nnx; that it is installed makes the backend cupy known.
 sys.path[:0] = [str(ROOT), str(ROOT / "backends"), str(ROOT / "benchmarks")]
 
 from on_gpu import parts, record, tables  # noqa: E402
@@ -41,30 +41,27 @@ from nnx.bench.machine import machine  # noqa: E402
 ROUNDS, QUICK_ROUNDS = 25, 3
 PART_S = 120  # a part that takes longer hangs
 AGAIN = 3  # the exit code of a worker whose device is broken
-PACKAGES = {
-    "CuPy": ("cupy-cuda12x", "cupy-cuda13x", "cupy"), "nvmath-python": ("nvmath-python",),
-    "PyTorch": ("torch",), "NumPy": ("numpy",),
-}  # fmt: skip
+PACKAGES = {"nvmath-python": "nvmath-python", "PyTorch": "torch", "NumPy": "numpy"}
 
 
-def blank(arguments: argparse.Namespace, command: str) -> Result:
+def blank(quick: bool) -> Result:
     """A result in which nothing is measured yet."""
+    command = "python benchmarks/gpu.py" + (" --quick" if quick else "")
     return {
         "format": record.FORMAT, "date": datetime.date.today().isoformat(), "command": command,
-        "quick": arguments.quick, "device": {}, "machine": machine([]), "versions": {}, "rows": {},
+        "quick": quick, "device": {}, "machine": machine([]), "versions": {}, "rows": {},
         "errors": {}, "warnings": [], "left": [], "begun": [],
     }  # fmt: skip
 
 
 def versions(described: dict[str, str]) -> dict[str, str]:
     """Of the driver, of CUDA, and of the packages."""
-    found = {"driver": driver(), "CUDA": described.get("cuda runtime", "")}
-    for title, names in PACKAGES.items():
-        for name in names:
-            try:
-                found.setdefault(title, version(name))
-            except PackageNotFoundError:
-                continue
+    found = {"driver": driver(), "CUDA": described["cuda runtime"], "CuPy": described["cupy"]}
+    for title, name in PACKAGES.items():
+        try:
+            found[title] = version(name)
+        except PackageNotFoundError:
+            continue
     return {title: given for title, given in found.items() if given}
 
 
@@ -187,10 +184,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = given.json or RESULTS / f"device-{datetime.date.today().isoformat()}.json"
     if given.worker is not None:
         raise SystemExit(worker(path, given.worker))
-    cupy = nnx.backends()["cupy"]
-    if not cupy.available:
-        raise SystemExit(f"benchmarks/gpu.py measures CuPy on a GPU: {cupy.reason}")
-    words = sys.argv[1:] if arguments is None else arguments
+    cupy = nnx.backends().get("cupy")
+    if cupy is None or not cupy.available:
+        reason = cupy.reason if cupy else "nothing registers it: pip install '.[cuda12]'"
+        raise SystemExit(f"benchmarks/gpu.py measures the backend cupy: {reason}")
     with tempfile.TemporaryDirectory() as folder:
         if given.quick and given.json is None:
             path = Path(folder) / "quick.json"
@@ -198,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             result = record.read(path)
             result["errors"], result["begun"] = {}, []
         else:
-            result = blank(given, " ".join(["python benchmarks/gpu.py", *words]))
+            result = blank(given.quick)
         record.write(result, path)
         try:
             run(path, time.time() + 60 * given.minutes)

@@ -22,7 +22,7 @@ from nnx.bench.text import crossovers, huge_pages, note, scores, text  # noqa: E
 
 BENCH, GPU, PAPERS = "bench", "gpu", "papers"  # the markers' names
 COLUMNS = ("naive", "torch", "numpy", "numpy replay", "numba replay")
-FEW_CLEAN = f"\\{FEW} In most rounds of these other programs used the processor too."
+FEW_CLEAN = f"\\{FEW} In most of these rounds other programs used the processor too."
 
 
 def block(report: Report, source: str) -> str:

@@ -137,19 +137,22 @@ def test_the_block_of_the_readme_has_the_files_figures(
     ahead = [m < h for m, h in zip(mine, host, strict=True)]
     wins = [batch for i, batch in enumerate((1, 4)) if all(ahead[i:])]
     assert (f"from batch {wins[0]} on" if wins else "at no batch up to 4") in shown
-    assert "Fake 0, 80 GiB, driver 999.9, CUDA 12.9" in shown
-    assert "python benchmarks/gpu.py --quick" in shown
+    assert "Fake 0, 80 GiB, driver 999.9, CUDA 12.9, CuPy 14.2.0" in shown
+    assert "taken with `python benchmarks/gpu.py --quick`" in shown
     assert "Missing: PyTorch CUDA graphs" in shown
 
 
 def test_what_fails_is_told_and_the_others_go_on(
     gpu: Any, with_torch: Any, standin: FakeCupy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    only(gpu, monkeypatch, "product, float32", STEP)
+    only(gpu, monkeypatch, "product, tf32", STEP)
+    torch_cases, asked = importlib.import_module("nnx.bench.torch_cases"), list[str]()
+    monkeypatch.setattr(torch_cases, "set_precision", asked.append)
     found = quick(gpu, tmp_path / "found.json")
     assert "CUDA" in found["errors"][STEP]["torch-cuda-graphs"]
     assert set(found["rows"][STEP]["seconds"]) == {"torch-cuda", *STEPPING}
-    assert set(found["errors"]["product, float32"]) == {"torch-cuda"}
+    assert set(found["errors"]["product, tf32"]) == {"torch-cuda"}
+    assert asked == ["tf32", "float32", "float32", "float32"]  # each part's, and back
     told = (tmp_path / "found.md").read_text()
     assert f"- {STEP}, PyTorch CUDA graphs: " in told
 
@@ -300,11 +303,16 @@ def test_the_full_list(gpu: Any) -> None:
     assert names.index("softmax 4096x4096") > names.index("LeNet-5, batch 64, Adam, tf32")
 
 
-def test_without_a_gpu_nothing_is_written(gpu: Any, tmp_path: Path) -> None:
-    if gpu.nnx.backends()["cupy"].available:
+def test_without_a_gpu_nothing_is_written(
+    gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cupy = gpu.nnx.backends().get("cupy")
+    if cupy is not None and cupy.available:
         pytest.skip("there is a GPU")
-    with pytest.raises(SystemExit, match=r"measures CuPy on a GPU: .*cupy"):
-        gpu.main(["--json", str(tmp_path / "found.json")])
+    for known, reason in (({"cupy": cupy} if cupy else {}, "cupy"), ({}, "nothing registers it")):
+        monkeypatch.setattr(gpu.nnx, "backends", lambda known=known: known)
+        with pytest.raises(SystemExit, match=rf"measures the backend cupy: .*{reason}"):
+            gpu.main(["--json", str(tmp_path / "found.json")])
     assert not list(tmp_path.iterdir())
 
 

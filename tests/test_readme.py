@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import re
 import shlex
+import shutil
 import textwrap
 import tomllib
 from collections.abc import Iterator
@@ -76,6 +77,8 @@ def test_readme_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert "7,510 parameters" in printed and "[1. 4. 9.]\n2\n" in printed
     (listing,) = [code for _, code in blocks("README.md", "text") if code.startswith("def replay")]
     assert listing in printed
+    if shutil.which("dot") is None:  # with Graphviz the picture is another
+        assert Path("price.svg").read_text(encoding="utf-8") == read("docs/figures/price.svg")
 
 
 @pytest.mark.usefixtures("apart")

@@ -75,9 +75,12 @@ def notes() -> tuple[list[int], Callable[[nnx.Trainer], None]]:
 
 
 def traced(run: nnx.Trainer, batches: Any, tests: Any, steps: int) -> None:
+    gc.collect()
+    gc.freeze()  # what earlier tests left: millions of objects, looked through after each epoch
     tracemalloc.start()
     try:
         run.fit(batches, tests, epochs=steps // len(batches))
     finally:
         tracemalloc.stop()
+        gc.unfreeze()
     assert run.step == steps

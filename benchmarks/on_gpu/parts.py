@@ -233,13 +233,24 @@ def _timed(makers: Mapping[str, Callable[[], Run | None]], told: Told) -> dict[s
         try:
             run = make()
             if run is not None:
-                ready[name] = timing.Timed(run, timing.clock(name))
+                ready[name] = timing.Timed(run, _elapsed(name))
         except Exception as error:
             told.errors[name] = f"{type(error).__name__}: {error}"
             if not alive():
                 raise BrokenDeviceError(name) from error
     told.begin("")
     return timing.rounds(ready, told.count)
+
+
+def _elapsed(name: str) -> timing.Elapsed:
+    """The implementation's clock, with its backend current meanwhile."""
+    backend, measure = HOST if name.startswith(HOST) else "cupy", timing.clock(name)
+
+    def elapsed(run: Run, calls: int) -> float:
+        nnx.set_backend(backend)
+        return measure(run, calls)
+
+    return elapsed
 
 
 def _prepared(name: str, case: Case) -> Prepared | None:

@@ -80,7 +80,7 @@ def images(paper: Paper, folder: str, split: str, rows: int | None) -> ArrayData
 
 def line(run: Run) -> str:
     paper = PAPERS[run["name"]]
-    published = "a figure only" if paper.published is None else f"{paper.published:.2f} %"
+    published = "as a curve only" if paper.published is None else f"{paper.published:.2f} %"
     return (
         f"{run['name']}: test error {run['error']:.2f} %, published {published} ({paper.source}); "
         f"seed {run['seed']}, {run['epochs']} epochs, {run['seconds']:.0f} s"

@@ -122,8 +122,8 @@ def disturbed(report: Report) -> list[str]:
     if not found:
         return []
     return [
-        f"\\{FEW} Fewer than half of the rounds were clean, which is to say that in most other "
-        f"programs used the processor too. Clean rounds, {title(base)}'s among them:",
+        f"\\{FEW} Fewer than half of the rounds were clean: in the others, other programs used the "
+        f"processor too. Rounds in which both this and {title(base)} were clean:",
         "",
         *found,
     ]

@@ -82,9 +82,12 @@ def _train(train: argparse.ArgumentParser) -> None:
 
     def add(name: str, metavar: str, text: str, default: object = None, **given: Any) -> None:
         option = name[2:].replace("-", "_")
-        usual = [d[option] for d in (DEFAULTS["images"], DEFAULTS["chars"]) if option in d]
-        usual = usual if default is None else [default]
-        text += f" ({'; '.join(map(str, usual))})" if usual else ""
+        own = {task: str(d[option]) for task, d in DEFAULTS.items() if option in d}
+        if "chars" in own and not text.startswith("chars:"):
+            own["chars"] = f"chars {own['chars']}"
+        usual = list(own.values())
+        usual = usual if default is None else [str(default)]
+        text += f" ({'; '.join(usual)})" if usual else ""
         train.add_argument(name, default=default, metavar=metavar, help=text, **given)
 
     train.add_argument("--task", choices=tuple(DEFAULTS), default="images",
