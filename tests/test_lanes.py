@@ -110,22 +110,27 @@ def portable(op: Any, attrs: dict[str, Any], dy: Any, *arrays: Floats) -> list[F
 
 @pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("what", ["lstm", "gru"])
 @examples
 @given(
     st.integers(1, 5), st.integers(1, 40), st.integers(1, 24), st.integers(1, 3), st.booleans(),
     st.sampled_from(["f4", "f8"]), st.integers(0, 9),
 )  # fmt: skip
-def test_lstms_in_lanes_compute_what_the_portable_kernels_do(
-    name: str, steps: int, rows: int, n: int, count: int, reverse: bool, dtype: str, seed: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    shapes = (steps, rows, 4 * n), (n, 4 * n), (rows, n), (rows, n)
+def test_lstms_and_grus_in_lanes_compute_what_the_portable_kernels_do(
+    name: str, what: str, steps: int, rows: int, n: int, count: int, reverse: bool, dtype: str,
+    seed: int,
+) -> None:  # fmt: skip
+    rng, lstm = np.random.default_rng(seed), what == "lstm"
+    k = 4 * n if lstm else 3 * n
+    shapes = (steps, rows, k), (n, k), (rows, n) if lstm else (k,), (rows, n)
     arrays = [floats(rng, *s, dtype=dtype) for s in shapes]
-    dys = tuple(floats(rng, *s, dtype=dtype) for s in ((steps, rows, n), (rows, n), (rows, n)))
+    results = [(steps, rows, n), *[(rows, n)] * (2 if lstm else 1)]
+    dys = tuple(floats(rng, *s, dtype=dtype) for s in results)
     nnx.set_num_threads(count)
     with nnx.use_backend(name):
-        found = gradients(lambda *a: nnx.lstm(*a, reverse=reverse), dys, *arrays)
-    expected = portable(ops.lstm, {"reverse": reverse}, dys, *arrays)
+        op = nnx.lstm if lstm else nnx.gru
+        found = gradients(lambda *a: op(*a, reverse=reverse), dys, *arrays)
+    expected = portable(ops.lstm if lstm else ops.gru, {"reverse": reverse}, dys, *arrays)
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == dtype
         scale = max(1.0, float(abs(b).max()))
@@ -192,6 +197,21 @@ def lstm_step(rng: np.random.Generator) -> Any:
     return f, lambda: floats(rng, 5, 32, 64)
 
 
+def gru_step(rng: np.random.Generator) -> Any:
+    U, b = nnx.Parameter(floats(rng, 16, 48) * np.float32(0.2)), nnx.Parameter(floats(rng, 48))
+    h = floats(rng, 32, 16)
+
+    def f(x: Any) -> Any:
+        U.grad = b.grad = None
+        x = nnx.Tensor(x)
+        x.requires_grad = True
+        y, last = nnx.gru(x, U, b, h)
+        nnx.sum(y[-1] * y[0] + last).backward()
+        return y, x.grad, U.grad, b.grad
+
+    return f, lambda: floats(rng, 5, 32, 48)
+
+
 def conv_step(rng: np.random.Generator, channels: int = 20, high: int = 24, size: int = 3) -> Any:
     """Of 3 x 3 kernels by Winograd's products; 24 x 24 images of so many channels are two blocks
     with larger ones."""
@@ -212,7 +232,7 @@ def wide_conv_step(rng: np.random.Generator) -> Any:
     return conv_step(rng, size=5)
 
 
-STEPS = {"lstm": lstm_step, "winograd": conv_step, "convolution": wide_conv_step}
+STEPS = {"lstm": lstm_step, "gru": gru_step, "winograd": conv_step, "convolution": wide_conv_step}
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -231,7 +251,8 @@ def test_a_replay_in_lanes_equals_the_eager_run(name: str, what: str, started: l
                 found = [np.array(a.data if hasattr(a, "data") else a) for a in step(x.copy())]
                 assert equal(found, expected)
             assert set(started) <= {count}
-        assert "def lane1():" in step.plan().code
+        portable = (name, what) == ("numpy", "gru")
+        assert ("def lane1():" in step.plan().code) is not portable
 
 
 def test_as_many_lanes_as_threads_and_as_can_be_filled(started: list[int]) -> None:
