@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import signal
 import threading
 import warnings
 import weakref
@@ -249,6 +250,7 @@ def test_a_forked_process_has_threads_of_its_own(elsewhere: bool) -> None:
     pid = os.fork()
     if pid == 0:
         ok = False
+        signal.alarm(60)  # a lock that nobody gives back would be waited for without end
         try:
             nnx.set_num_threads(2)
             ok = np.array_equal(f(x)[0].data, expected)
