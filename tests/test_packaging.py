@@ -244,7 +244,8 @@ def test_nothing_below_the_layers_knows_them() -> None:
 
 def test_backends_import_only_what_they_override() -> None:
     allowed = {
-        "op", "ops", "update", "override", "calls", "backend", "errors", "precision", "threads",
+        "op", "ops", "update", "override", "calls", "lanes", "backend", "errors", "precision",
+            "threads",
     }  # fmt: skip
     for path in sources("backends"):
         assert of_nnx(path) - {"optim"} <= allowed, path
