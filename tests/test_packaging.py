@@ -220,6 +220,8 @@ ALLOWED = {
     "op.py": {"backend", "errors", "scalar", "signature"},
     "update.py": {"backend", "errors", "signature"},
     "calls.py": {"backend", "signature"},
+    "threads.py": {"errors"},
+    "lanes.py": {"calls", "threads"},
     "override.py": {"calls", "errors", "op", "signature", "update"},
     "optim/kernels.py": {"backend", "errors", "op", "update"},
     "ops": {"backend", "errors", "op", "ops"},
