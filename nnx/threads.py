@@ -1,8 +1,8 @@
 """How many threads matrix products on the CPU use.
 
-A product below 20 MFLOP runs on one thread: two would gain little. Above it all threads that
-`set_num_threads` allows are used, each for a part of it. So the count follows from shapes and the
-limit alone, and with it the last bits of results, which differ from count to count.
+A product below 20 MFLOP runs on one thread: two would gain little. Above it the threads that
+`set_num_threads` allows are used, each for 10 MFLOP or more. So the count follows from shapes and
+the limit alone, and with it the last bits of results, which differ from count to count.
 
 The limit is the BLAS's own count. While nnx multiplies, that count is 1 and the threads are nnx's
 (`lanes.py`): the BLAS's wait for each other in the middle of a product, which on a busy machine

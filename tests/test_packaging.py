@@ -220,6 +220,8 @@ ALLOWED = {
     "op.py": {"backend", "errors", "scalar", "signature"},
     "update.py": {"backend", "errors", "signature"},
     "calls.py": {"backend", "signature"},
+    "threads.py": {"errors"},
+    "lanes.py": {"calls", "threads"},
     "override.py": {"calls", "errors", "op", "signature", "update"},
     "optim/kernels.py": {"backend", "errors", "op", "update"},
     "ops": {"backend", "errors", "op", "ops"},
@@ -244,7 +246,8 @@ def test_nothing_below_the_layers_knows_them() -> None:
 
 def test_backends_import_only_what_they_override() -> None:
     allowed = {
-        "op", "ops", "update", "override", "calls", "backend", "errors", "precision", "threads",
+        "op", "ops", "update", "override", "calls", "lanes", "backend", "errors", "precision",
+            "threads",
     }  # fmt: skip
     for path in sources("backends"):
         assert of_nnx(path) - {"optim", "backward"} <= allowed, path

@@ -5,7 +5,7 @@ used with a dtype and kept on disk, in numba's cache (NUMBA_CACHE_DIR moves it).
 
     relu, sigmoid, tanh, silu, gelu, softplus, softmax, log_softmax and their derivatives,
     softmax_cross_entropy of class ids with its gradient, each optimizer, layer_norm,
-    max_pool2d, avg_pool2d, lstm; in replays the copies, sums and products of a convolution too
+    max_pool2d, avg_pool2d, lstm, gru; in replays the copies, sums and products of a convolution too
 
 on C-contiguous float32 and float64; all else runs on NumPy's kernels. Results differ from NumPy's
 by rounding: a few units in the last place; relu and the optimizers are equal to the last bit.
