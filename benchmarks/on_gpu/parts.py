@@ -275,7 +275,7 @@ def alive() -> bool:
     try:
         cupy = importlib.import_module("cupy")
         cupy.cuda.Device(cupy.cuda.runtime.getDevice()).synchronize()
-        return float(cupy.ones(8, "float32").sum()) == 8.0
+        return float(cupy.sum(cupy.ones(8, "float32"))) == 8.0
     except Exception:
         return False
 
