@@ -262,6 +262,11 @@ class Ufunc:
             args, kwargs["out"] = args[: self.nin], args[self.nin]
         return self._fake.compute(self._f, args, kwargs)
 
+    def at(self, a: Any, slices: Any, value: Any) -> None:
+        if value.dtype.name not in ADDED:
+            raise TypeError(f"cupy.{self._f.__name__}.at only supports {', '.join(ADDED)}")
+        self._fake.launch(self._f.at, a, self._fake.index(slices), value)
+
 
 VIEWS = (operator.getitem, np.reshape, np.ndarray.view, np.ndarray.reshape, np.ndarray.transpose)
 READERS = (np.nonzero, np.unique)  # CuPy reads sizes of their results on the host
@@ -274,11 +279,6 @@ def install(monkeypatch: pytest.MonkeyPatch, fake: FakeCupy) -> FakeCupy:
     cupyx, scipy, special = map(ModuleType, ("cupyx", "cupyx.scipy", "cupyx.scipy.special"))
     core, linalg = ModuleType("cupy._core"), ModuleType("cupy._core._routines_linalg")
 
-    def scatter_add(a: Any, slices: Any, value: Any) -> None:
-        if value.dtype.name not in ADDED:
-            raise TypeError(f"cupy.add.at only supports {', '.join(ADDED)} as data type")
-        fake.launch(np.add.at, a, fake.index(slices), value)
-
     def erf(x: Any) -> Any:
         return np.vectorize(math.erf, otypes=[x.dtype])(x)
 
@@ -287,7 +287,7 @@ def install(monkeypatch: pytest.MonkeyPatch, fake: FakeCupy) -> FakeCupy:
 
     linalg.set_compute_type = set_compute_type  # type: ignore[attr-defined]
     linalg.COMPUTE_TYPE_DEFAULT, linalg.COMPUTE_TYPE_TF32 = 1, 7  # type: ignore[attr-defined]
-    cupyx.scatter_add, cupyx.scipy = scatter_add, scipy  # type: ignore[attr-defined]
+    cupyx.scipy = scipy  # type: ignore[attr-defined]
     scipy.special, special.erf = special, fake.lift(erf)  # type: ignore[attr-defined]
     for module in (fake, core, linalg, cupyx, scipy, special):
         monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -1,5 +1,5 @@
 """Overrides for CuPy: what it has ready-made and the standard lacks. Each is tested, on a GPU,
-against the portable kernel. cupyx is imported inside, so that importing this needs no CuPy.
+against the portable kernel. CuPy is imported inside, so that importing this does not need it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .table import Array, Run, overrides
 def _getitem_adjoint(xp: Any, x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
     adds = "float32" if dtype_name(x.dtype) == "bfloat16" else x.dtype  # which CuPy cannot add
     y = xp.zeros(shape, dtype=adds)
-    import_module("cupyx").scatter_add(y, index, xp.astype(x, adds, copy=False))
+    import_module("cupy").add.at(y, index, xp.astype(x, adds, copy=False))
     return xp.astype(y, x.dtype, copy=False)
 
 
