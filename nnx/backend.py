@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -176,6 +176,16 @@ class Backend:
         """
         return f
 
+    def on_device(self) -> AbstractContextManager[Any]:
+        """A block in which its device is the array library's current one, in this thread.
+
+        For arithmetic on bare arrays. nnx's ops go where their arrays are, in a block or not.
+        """
+        return nullcontext()
+
+    def use_device(self) -> None:
+        """The same from here on: what `set_backend` does."""
+
     def synchronize(self) -> None:
         """Wait until the device has finished."""
 
@@ -228,6 +238,8 @@ def loaded_backends() -> tuple[Backend, ...]:
 def set_backend(name: str) -> Backend:
     """Make `name` the backend of the whole process: new threads and notebook cells see it.
 
+    In this thread its device is CuPy's current one too, for your own arithmetic on arrays.
+
     Raises UnknownBackendError, BackendPackageError or DeviceError (the previous backend stays),
     and StateError inside `with use_backend(...)`.
     """
@@ -240,6 +252,7 @@ def set_backend(name: str) -> Backend:
             f"`with nnx.use_backend({name!r})`"
         )
     backend = load_backend(name)
+    backend.use_device()
     with _lock:
         _default = backend
     return backend
@@ -267,7 +280,8 @@ def use_backend(name: str) -> Iterator[Backend]:
     backend = stand_in(load_backend(name))
     token = _scoped.set(backend)
     try:
-        yield backend
+        with backend.on_device():
+            yield backend
     finally:
         _scoped.reset(token)
 

@@ -191,16 +191,23 @@ def _full(root: Tensor, value: int | float | bool) -> Any:
 
 def _hooked(hooks: list[Hook] | None, g: Any) -> Any:
     if hooks and g is not None:
-        for hook in tuple(hooks):
-            new = hook(g)
-            g = g if new is None else new
+        with _backend_of(g).on_device():
+            for hook in tuple(hooks):
+                new = hook(g)
+                g = g if new is None else new
     return g
+
+
+def _backend_of(g: Any) -> Backend:
+    if isinstance(g, Tensor):
+        return g.backend
+    return SCALARS if type(g) in NUMBERS else backend_of(g)
 
 
 def _sum(a: Any, b: Any) -> Any:
     if isinstance(a, Tensor):
         return a + b
-    backend = SCALARS if type(a) in NUMBERS else backend_of(a)
+    backend = _backend_of(a)
     return backend.result(backend.call(accumulate.kernel, (a, b), {}))
 
 

@@ -66,6 +66,9 @@ class FakeCupy(ModuleType):
             def __init__(self, id: int) -> None:
                 self.id = id
 
+            def use(self) -> None:
+                fake.current = self.id
+
             def __enter__(self) -> None:
                 fake.entered += 1
                 self.before, fake.current = fake.current, self.id

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_cublaslt
 import fake_cupy
 import numpy as np
 import plugin_dirs
@@ -13,6 +14,8 @@ import pytest
 from fake_cupy import FakeCupy
 
 import nnx
+from nnx import layers as L
+from nnx import optim
 
 Patch = pytest.MonkeyPatch
 MIXED = "matmul: argument 'x2' is an array of backend 'numpy', the others are of 'cupy'"
@@ -42,7 +45,48 @@ def test_names_of_devices(cupy: FakeCupy) -> None:
     a, b = nnx.asarray([1.0], backend="cupy"), nnx.asarray([1.0])
     assert (a.device.id, b.device.id) == (0, 1)
     assert first.owns(a) and not first.owns(b) and second.owns(b) and not second.owns(a)
-    assert not first.owns(np.ones(1)) and cupy.current == 0
+    assert not first.owns(np.ones(1))
+
+
+def test_the_device_of_the_backend_is_the_current_one(cupy: FakeCupy) -> None:
+    """So that users' own arithmetic on arrays runs there."""
+    nnx.set_backend("cupy:1")
+    assert cupy.current == 1
+    with nnx.use_backend("cupy"):
+        assert cupy.current == 0
+        nnx.exp(nnx.asarray([1.0], backend="cupy:1"))
+        assert cupy.current == 0
+    assert cupy.current == 1
+    with pytest.raises(nnx.DeviceError):
+        nnx.set_backend("cupy:2")
+    assert cupy.current == 1
+    nnx.set_backend("cupy")
+    assert cupy.current == 0
+
+
+def test_what_users_give_runs_on_the_device_of_its_arrays(
+    cupy: FakeCupy, monkeypatch: Patch
+) -> None:
+    """Hooks, metrics and the Trainer's own sums, whatever device is current outside."""
+    fake_cublaslt.install(monkeypatch, cupy)
+    with nnx.use_backend("cupy:1"):
+        net = L.Linear(2, 3)
+    x, t = np.ones((4, 2), np.float32), np.array([0, 1, 2, 1])
+    nnx.set_backend("cupy")
+    remove = net.W.register_hook(lambda g: g * 2)
+    data = nnx.data.ArrayDataset(x, t)
+    batches = nnx.data.DataLoader(data, 2, backend="cupy:1")
+
+    def trained(**how: Any) -> None:
+        trainer = nnx.Trainer(net, optim.SGD(net.parameters(), 0.1), **how)
+        history = trainer.fit(batches, batches, epochs=3)
+        assert np.isfinite(history[-1]["train_loss"]) and cupy.current == 0
+        assert trainer.evaluate(batches).scores["loss"] == history[-1]["test_loss"]
+        assert trainer.predict(x, batch_size=3).device.id == 1
+
+    trained(metrics={"half": lambda y, t: nnx.mean(y * 0.5)}, eager=True)
+    remove()
+    trained()
 
 
 def test_computation_happens_on_the_device_of_the_arrays(cupy: FakeCupy) -> None:
@@ -50,6 +94,7 @@ def test_computation_happens_on_the_device_of_the_arrays(cupy: FakeCupy) -> None
     x: Any = nnx.Tensor([[1.0, -2.0]], requires_grad=True)
     w = nnx.Tensor([[2.0], [0.5]], requires_grad=True)
     nnx.set_backend("numpy")  # computation follows the arrays
+    cupy.cuda.Device(0).use()
     y = nnx.relu(x @ w).sum()
     y.backward()
     assert y.data.device.id == x.grad.device.id == 1 and cupy.current == 0
@@ -116,7 +161,7 @@ def test_asarray(cupy: FakeCupy, device: int) -> None:
     assert nnx.asarray(own) is own
     assert nnx.asarray(own, "float32").dtype == np.float32
     assert nnx.asarray([1.0]).dtype == np.float32 and nnx.asarray([1]).dtype == np.int64
-    assert cupy.current == 0
+    assert cupy.current == device
 
 
 def test_asarray_of_a_torch_tensor(cupy: FakeCupy) -> None:

@@ -72,17 +72,20 @@ class CupyBackend(Backend):
             self.name = f"cupy:{self.device_id}"
         self.xp = Namespace(self._cupy)
         self._here = Here(self._cupy, self.device_id)
-        with self._on_device():
+        with self.on_device():
             checks.check_compiler(self._cupy)
         self._replay: Any = None
         self._cublaslt: Any = None
         self.set_matmul_precision(get_matmul_precision())
 
-    def _on_device(self) -> Here:
-        """The device's context; nothing to enter, and so next to no cost, where it is current."""
+    def on_device(self) -> Here:
+        # Nothing to enter, and so next to no cost, where it is current.
         if self._cupy.cuda.runtime.getDevice() == self.device_id:
             return self._here
         return There(self._cupy, self.device_id)
+
+    def use_device(self) -> None:
+        self._cupy.cuda.Device(self.device_id).use()
 
     def owns(self, array: Any) -> bool:
         return self._is_cupys(array) and array.device.id == self.device_id
@@ -96,7 +99,7 @@ class CupyBackend(Backend):
         return f"cupy:{array.device.id}" if array.device.id else "cupy"
 
     def asarray(self, data: Any, dtype: str | None = None) -> Any:
-        with self._on_device():
+        with self.on_device():
             if not self._is_cupys(data):
                 data = self._imported(data)
             if self._is_cupys(data) and data.device.id != self.device_id:
@@ -128,36 +131,36 @@ class CupyBackend(Backend):
         return array
 
     def to_numpy(self, array: Any) -> np.ndarray[Any, Any]:
-        with self._on_device():
+        with self.on_device():
             host: np.ndarray[Any, Any] = array.get()
             return host
 
     def write(self, target: Any, value: Any) -> Any:
-        with self._on_device():
+        with self.on_device():
             target[...] = value
         return target
 
     def put(self, target: Any, values: np.ndarray[Any, Any]) -> Any:
         if not (target.flags.c_contiguous or target.flags.f_contiguous):
             return super().put(target, values)
-        with self._on_device():
+        with self.on_device():
             target.set(values.astype(target.dtype, copy=False))
         return target
 
     def copy(self, array: Any) -> Any:
-        with self._on_device():
+        with self.on_device():
             return array.copy()
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        with self._on_device():
+        with self.on_device():
             return self._cupy.zeros(shape, dtype)
 
     def buffer(self, size: int, dtype: Any) -> Any:
-        with self._on_device():
+        with self.on_device():
             return self._cupy.zeros(size, dtype)
 
     def call(self, kernel: Any, args: Any, attrs: Any) -> Any:
-        with self._on_device():
+        with self.on_device():
             return kernel(self.xp, *args, **attrs)
 
     def dtype_name(self, array: Any) -> str:
@@ -168,23 +171,23 @@ class CupyBackend(Backend):
 
         So the same seed gives other numbers than on NumPy, and no array crosses.
         """
-        with self._on_device():
+        with self.on_device():
             drawn = self._cupy.empty(shape, dtype)
             philox.fill(drawn, philox.key_of(rng))
         return drawn
 
     def in_order(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        with self._on_device():
+        with self.on_device():
             stream = self._cupy.cuda.get_current_stream()
 
         def called(*args: Any) -> Any:
-            with self._on_device(), stream:
+            with self.on_device(), stream:
                 return f(*args)
 
         return called
 
     def set_matmul_precision(self, name: str) -> None:
-        with self._on_device():
+        with self.on_device():
             self.matmul_precision = precision.effective(self._cupy, self.device_id, name)
             precision.set_compute_type(self.matmul_precision)
 
@@ -208,7 +211,7 @@ class CupyBackend(Backend):
 
     def free_memory(self) -> None:
         """Empty CuPy's own pools; an allocator of the user's is the user's to empty."""
-        with self._on_device():
+        with self.on_device():
             self._cupy.get_default_memory_pool().free_all_blocks()
             self._cupy.get_default_pinned_memory_pool().free_all_blocks()
 

@@ -43,7 +43,7 @@ class CupyReplay:
     early = ("numbers", "uniform")  # the host writes them before the launch
 
     def __init__(self, backend: CupyBackend, cupy: Any) -> None:
-        self.backend, self.cupy, self.current = backend, cupy, backend._on_device
+        self.backend, self.cupy, self.current = backend, cupy, backend.on_device
         self.products = (operator.matmul, cupy.matmul, cupy.dot, stacked)
         self.taking_out = {getattr(cupy, name) for name in TAKING_OUT}
         self.filled = {getattr(cupy, name): value for name, value in FILLED.items()}

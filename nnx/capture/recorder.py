@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
 
@@ -32,6 +33,9 @@ class Recorder(Backend):
 
     def sibling(self, array: object) -> str | None:
         return self.base.sibling(array)
+
+    def on_device(self) -> AbstractContextManager[Any]:
+        return self.base.on_device()
 
     def asarray(self, data: Any, dtype: str | None = None) -> Array:
         log = self.active()

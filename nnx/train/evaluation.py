@@ -98,12 +98,13 @@ class Evaluator:
         meter, confusion = None, None
         with evaluating(self.model), no_grad():
             for x, t in batches:
-                values, counts = self._how(self._scored, self._captured, x)(x, t)
-                if meter is None:
-                    meter = Meter(("loss", *self.metrics), backend_of(x))
-                meter.add(x.shape[0], values)
-                if counts is not None:
-                    confusion = counts if confusion is None else confusion + counts
+                backend = backend_of(x)
+                meter = Meter(("loss", *self.metrics), backend) if meter is None else meter
+                with backend.on_device():
+                    values, counts = self._how(self._scored, self._captured, x)(x, t)
+                    meter.add(x.shape[0], values)
+                    if counts is not None:
+                        confusion = counts if confusion is None else confusion + counts
                 if each is not None:
                     each()
         if meter is None:
@@ -119,14 +120,14 @@ class Evaluator:
         backend = parameters[0].backend if parameters else backend_of(asarray(x[:1, ...]))
         dtype = backend.dtype_name(parameters[0].data) if parameters else None
         made = []
-        with evaluating(self.model), no_grad():
+        with evaluating(self.model), no_grad(), backend.on_device():
             for i in range(0, x.shape[0], batch_size):
                 end = min(i + batch_size, x.shape[0])
                 rows = asarray(x[i:end, ...], backend=backend)
                 if "float" in backend.dtype_name(rows):
                     rows = asarray(rows, dtype, backend=backend)
                 made.append(self._how(self._predicted, self._forward, rows)(rows))
-        return made[0] if len(made) == 1 else backend.xp.concat(made, axis=0)
+            return made[0] if len(made) == 1 else backend.xp.concat(made, axis=0)
 
     def _how(self, fn: Any, captured: Any, x: Array) -> Any:
         return fn if self.eager or backend_of(x).replay() is None else captured

@@ -139,7 +139,8 @@ class Trainer:
         """
         given.whole("epochs", epochs)
         self._prepare(train)
-        with signals.deferred() as caught, random.using(self.generator):
+        device = self.backend.on_device()
+        with device, signals.deferred() as caught, random.using(self.generator):
             while self.epoch < epochs and self.stopped is None:
                 self._steps(train, epochs, caught)
                 if self.batch == len(train):
