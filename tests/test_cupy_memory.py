@@ -63,8 +63,8 @@ def test_an_error_of_cudas_own_is_the_same(cupy: FakeCupy) -> None:
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_the_device_is_as_it_was(cupy: FakeCupy, number: int) -> None:
-    nnx.set_backend(f"cupy:{number}")
-    with pytest.raises(nnx.DeviceMemoryError, match=f"device {number} has no memory left"):
+    full = pytest.raises(nnx.DeviceMemoryError, match=f"device {number} has no memory left")
+    with full, nnx.use_backend(f"cupy:{number}"):
         nnx.exp(nnx.asarray(np.zeros(LIMIT // 10)))
     assert cupy.current == 0
 
